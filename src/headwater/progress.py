@@ -1,0 +1,55 @@
+"""Progress bars with time left, on stderr, for anything that may take over two seconds."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Advance = Callable[[int], None]
+"""Call it with the number of units just finished."""
+
+_LINE_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar in
+
+
+@contextmanager
+def progress_bar(title: str, total: int, *, unit: str = "rows", show: bool | None = None) -> Iterator[Advance]:
+    """Show how far a job of `total` units is, and how long it still takes; yields the function that advances it.
+
+    On a terminal it is a live bar; elsewhere (a log file, CI) a line every 15 seconds. `show=False` is silent;
+    None means: not when HEADWATER_QUIET is set.
+    """
+    if show is False or (show is None and os.environ.get("HEADWATER_QUIET")):
+        yield lambda _: None
+        return
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=total)
+            yield lambda count: bar.advance(task, count)
+        return
+    started = last = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if now - last >= _LINE_EVERY and done:
+            last = now
+            left = (now - started) / done * max(total - done, 0)
+            print(f"{title}: {done:,} of {total:,} {unit}, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+    yield advance
