@@ -1,1 +1,24 @@
-"""."""
+"""What each example pushed: gradients of its loss at the word-embedding lookups, captured without a backward each."""
+
+from headwater.gradients.batches import Batch, length_buckets
+from headwater.gradients.lookups import Lookup, capture_lookups, input_embeddings
+from headwater.gradients.tokens import (
+    PlaceGradients,
+    TokenGradients,
+    fold_places,
+    place_gradients,
+    token_gradients,
+)
+
+__all__ = [
+    "Batch",
+    "Lookup",
+    "PlaceGradients",
+    "TokenGradients",
+    "capture_lookups",
+    "fold_places",
+    "input_embeddings",
+    "length_buckets",
+    "place_gradients",
+    "token_gradients",
+]

@@ -1,0 +1,178 @@
+"""Postings: token gradients as an inverted index, token -> (row, vector), in impact order.
+
+    tokens   [t]    the tokens that occur, ascending          offsets [t+1]  where each one's postings begin
+    rows     [p]    local row number                          norms   [p]    L2 norm of the stored vector, rounded up
+    ranks    [p]    place within the row by norm, 0 = largest, special tokens not counted (SPECIAL_RANK), at most 254
+    payload  [p, d] the vectors, in storage dtype             exponents [p]  vector = payload * 2**exponent (float16)
+
+Within a token postings stand by descending norm, equal norms by row. The same structure holds a range of training
+rows (memory-mapped from a segment file) and a batch of queries (in memory), so that search is a join of two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from numpy.typing import NDArray
+from torch import Tensor
+
+from headwater.gradients.tokens import TokenGradients
+
+Dtype = Literal["float16", "float32"]
+SPECIAL_RANK = 255
+_LAST_RANK = 254
+_TOP_EXPONENT = 15  # float16 holds up to 2**16: the largest component of a vector is scaled to [2**14, 2**15)
+
+
+@dataclass(frozen=True)
+class Postings:
+    """See the module's docstring. Arrays may be views of a memory-mapped file: never write to them."""
+
+    tokens: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    rows: NDArray[np.uint32]
+    norms: NDArray[np.float32]
+    ranks: NDArray[np.uint8]
+    payload: Tensor
+    exponents: NDArray[np.int8] | None
+
+    def __len__(self) -> int:
+        """Return the number of postings."""
+        return len(self.rows)
+
+    @property
+    def dimension(self) -> int:
+        """Return the length of a vector."""
+        return int(self.payload.shape[1])
+
+    def span(self, token: int) -> slice:
+        """Return where the postings of `token` stand; an empty slice when it does not occur."""
+        at = int(np.searchsorted(self.tokens, token))
+        if at == len(self.tokens) or self.tokens[at] != token:
+            return slice(0, 0)
+        return slice(int(self.offsets[at]), int(self.offsets[at + 1]))
+
+    def gradients(self, where: slice | NDArray[np.intp]) -> Float32[Tensor, "n d"]:
+        """Return the vectors at `where`, decoded to float32."""
+        stored = self.payload[where] if isinstance(where, slice) else self.payload[torch.from_numpy(where)]
+        vectors = stored.float()
+        if self.exponents is None:
+            return vectors
+        return vectors * torch.from_numpy(powers(self.exponents[where]))[:, None]
+
+    def token_of(self) -> NDArray[np.int64]:
+        """Return the token of every posting, [p]."""
+        return np.repeat(self.tokens, np.diff(self.offsets))
+
+
+def powers(exponents: NDArray[np.signedinteger[Any]]) -> NDArray[np.float32]:
+    """Return 2**exponent as float32, exactly."""
+    return np.ldexp(np.float32(1), exponents.astype(np.int32))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Postings of some whole rows, encoded, not yet in order."""
+
+    rows: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    norms: NDArray[np.float32]
+    ranks: NDArray[np.uint8]
+    payload: Tensor
+    exponents: NDArray[np.int8] | None
+
+
+def encode_block(
+    gradients: TokenGradients, *, dtype: Dtype, special: Collection[int] = (), max_words: int | None = None
+) -> Block:
+    """Encode the token gradients of whole rows for storage.
+
+    Postings whose vector is zero are dropped: they add nothing to any score. With `max_words` only the that many
+    largest of each row are kept (Topk of the paper); special tokens are not counted and always kept.
+    """
+    payload, exponents = _encode(gradients.gradients, dtype)
+    norms = _norms(payload, exponents)
+    rows, tokens = gradients.rows.numpy(), gradients.tokens.numpy()
+    ranks = _ranks(rows, tokens, norms, special)
+    kept = norms > 0
+    if max_words is not None:
+        kept &= (ranks < max_words) | (ranks == SPECIAL_RANK)
+    if not kept.all():
+        rows, tokens, norms, ranks = rows[kept], tokens[kept], norms[kept], ranks[kept]
+        payload = payload[torch.from_numpy(kept)]
+        exponents = None if exponents is None else exponents[kept]
+    return Block(rows, tokens, norms, ranks, payload, exponents)
+
+
+def in_order(
+    blocks: Iterable[Block], *, first_row: int = 0
+) -> tuple[dict[str, NDArray[Any]], Tensor, NDArray[np.intp]]:
+    """Sort blocks by token, then impact. Returns the small arrays in order, the payload out of order, and the order.
+
+    The payload is the bulk of the bytes: whoever takes it writes `payload[order]` piece by piece.
+    """
+    taken = list(blocks)
+    rows = np.concatenate([block.rows for block in taken]) - first_row
+    tokens = np.concatenate([block.tokens for block in taken])
+    norms = np.concatenate([block.norms for block in taken])
+    ranks = np.concatenate([block.ranks for block in taken])
+    payload = torch.cat([block.payload for block in taken])
+    order = np.lexsort((rows, -norms, tokens))
+    distinct, starts = np.unique(tokens[order], return_index=True)
+    small: dict[str, NDArray[Any]] = {
+        "tokens": distinct.astype(np.int64),
+        "offsets": np.append(starts, len(order)).astype(np.int64),
+        "rows": rows[order].astype(np.uint32),
+        "norms": norms[order],
+        "ranks": ranks[order],
+    }
+    if taken[0].exponents is not None:
+        exponents = np.concatenate([block.exponents for block in taken if block.exponents is not None])
+        small["exponents"] = exponents[order]
+    return small, payload, order
+
+
+def postings_in_memory(
+    gradients: TokenGradients, *, special: Collection[int] = (), max_words: int | None = None
+) -> Postings:
+    """Make postings of a batch of queries, float32, in memory."""
+    block = encode_block(gradients, dtype="float32", special=special, max_words=max_words)
+    small, payload, order = in_order([block])
+    return Postings(**small, payload=payload[torch.from_numpy(order)], exponents=None)
+
+
+def _encode(gradients: Float32[Tensor, "p d"], dtype: Dtype) -> tuple[Tensor, NDArray[np.int8] | None]:
+    """Encode vectors; a power of two per vector keeps float16 out of its subnormal numbers, and is exact."""
+    if dtype == "float32":
+        return gradients, None
+    largest = gradients.abs().amax(dim=1) if len(gradients) else gradients.new_zeros(0)
+    exponents = (torch.frexp(largest).exponent - _TOP_EXPONENT).clamp(-126, 127)
+    exponents = torch.where(largest > 0, exponents, torch.zeros_like(exponents)).to(torch.int8)
+    scales = torch.from_numpy(powers(-exponents.numpy().astype(np.int16)))  # int8 cannot hold -(-128)
+    return (gradients * scales[:, None]).half(), exponents.numpy()
+
+
+def _norms(payload: Tensor, exponents: NDArray[np.int8] | None) -> NDArray[np.float32]:
+    """Norms of the stored vectors, rounded up past the error of summing, so that they bound every dot product."""
+    norms: NDArray[np.float32] = torch.linalg.vector_norm(payload, dim=1, dtype=torch.float32).numpy()
+    if exponents is not None:
+        norms = norms * powers(exponents)
+    return np.where(norms > 0, np.nextafter(norms * np.float32(1 + 1e-6), np.float32(np.inf)), np.float32(0))
+
+
+def _ranks(
+    rows: NDArray[np.int64], tokens: NDArray[np.int64], norms: NDArray[np.float32], special: Collection[int]
+) -> NDArray[np.uint8]:
+    """Rank each posting within its row by descending norm, ties by token; special tokens are not counted."""
+    ranks = np.full(len(rows), SPECIAL_RANK, dtype=np.uint8)
+    words = np.flatnonzero(~np.isin(tokens, list(special)))
+    order = words[np.lexsort((tokens[words], -norms[words], rows[words]))]
+    ordered = rows[order]
+    begins = np.searchsorted(ordered, ordered)  # where the row of each posting begins
+    ranks[order] = np.minimum(np.arange(len(order)) - begins, _LAST_RANK).astype(np.uint8)
+    return ranks

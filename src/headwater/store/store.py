@@ -1,0 +1,113 @@
+"""An opened store: segments of postings, found by checkpoint and row range; and its verification."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.errors import StoreError
+from headwater.files import file_digest
+from headwater.store.manifest import Manifest, RowRange, StoredCheckpoint, read_manifest
+from headwater.store.postings import SPECIAL_RANK, Postings
+from headwater.store.segment import open_segment, read_facts
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The postings of one row range at one checkpoint."""
+
+    checkpoint: StoredCheckpoint
+    rows: RowRange
+    postings: Postings
+
+
+class Store:
+    """Segments on disk, opened memory-mapped when they are first asked for. Read-only; knows no texts, no models."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self._opened: dict[str, Postings] = {}
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """Open a finished store. Raises StoreError when it is missing, unfinished, newer, damaged or incomplete.
+
+        Every file's size is compared with the manifest; checksums are read by `verify` only.
+        """
+        manifest = read_manifest(folder)
+        for name, entry in manifest.files.items():
+            path = folder / name
+            if not path.is_file():
+                raise StoreError(f"{path}: this file of the index is missing. {_REBUILD}")
+            if path.stat().st_size != entry.bytes:
+                raise StoreError(f"{path}: {path.stat().st_size:,} bytes, not {entry.bytes:,}: truncated. {_REBUILD}")
+        return cls(folder, manifest)
+
+    @property
+    def bytes(self) -> int:
+        """Return the size of all files."""
+        return sum(entry.bytes for entry in self.manifest.files.values())
+
+    def segments(self, checkpoint: StoredCheckpoint) -> Iterator[Segment]:
+        """Yield the segments of one checkpoint in row order."""
+        for rows in self.manifest.ranges:
+            yield self.segment(checkpoint, rows)
+
+    def segment(self, checkpoint: StoredCheckpoint, rows: RowRange) -> Segment:
+        """Return one segment."""
+        name = self.manifest.segment_path(checkpoint, rows)
+        if name not in self._opened:
+            self._opened[name] = open_segment(self.folder / name)
+        return Segment(checkpoint, rows, self._opened[name])
+
+    def squared_norms(
+        self, checkpoint: StoredCheckpoint, *, special_tokens: bool, max_words: int | None
+    ) -> NDArray[np.float64]:
+        """Return each row's squared gradient norm [rows] over the postings that these options keep."""
+        squares = np.zeros(self.manifest.rows)
+        for segment in self.segments(checkpoint):
+            postings = segment.postings
+            kept = keep_mask(postings.ranks, special_tokens=special_tokens, max_words=max_words)
+            values = postings.norms.astype(np.float64) ** 2
+            local = postings.rows.astype(np.int64)
+            if kept is not None:
+                values, local = values[kept], local[kept]
+            counted = np.bincount(local, weights=values, minlength=segment.rows.stop - segment.rows.start)
+            squares[segment.rows.start : segment.rows.stop] = counted
+        return squares
+
+    def verify(self) -> None:
+        """Read every byte. Raises StoreError naming all files whose checksum or header is wrong."""
+        problems = []
+        for name, entry in self.manifest.files.items():
+            if file_digest(self.folder / name) != entry.xxh3:
+                problems.append(f"{self.folder / name}: its bytes have changed since it was written (checksum).")
+        for checkpoint in self.manifest.checkpoints:
+            for rows in self.manifest.ranges:
+                path = self.folder / self.manifest.segment_path(checkpoint, rows)
+                facts = read_facts(path)
+                expected = self.manifest.segment_facts(checkpoint, rows)
+                if any(facts.get(key) != value for key, value in expected.items()):
+                    problems.append(f"{path}: holds something else than the manifest says.")
+        if problems:
+            raise StoreError("\n".join(problems) + f"\n{_REBUILD}")
+
+
+_REBUILD = "Delete it and run `headwater index` again: only what is missing is built."
+
+
+def keep_mask(ranks: NDArray[np.uint8], *, special_tokens: bool, max_words: int | None) -> NDArray[np.bool_] | None:
+    """Say which postings the options keep; None means all.
+
+    `max_words` keeps the words of the largest norms (Topk); special tokens are not counted among them, and
+    `special_tokens=False` drops those (NoC).
+    """
+    if special_tokens and max_words is None:
+        return None
+    kept = ranks < (SPECIAL_RANK if max_words is None else max_words)
+    return kept | (ranks == SPECIAL_RANK) if special_tokens else kept
