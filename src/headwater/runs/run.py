@@ -1,0 +1,249 @@
+"""A run: what was trained, on what, and which checkpoints it left behind."""
+
+from __future__ import annotations
+
+import html
+import math
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from headwater.errors import DataError, HeadwaterWarning, ModelError, RunError, UsageError
+from headwater.models.load import load_tokenizer
+from headwater.runs.checkpoint import Checkpoint
+from headwater.runs.corpus import Corpus
+from headwater.runs.recipe import Recipe
+from headwater.runs.record import Record, has_record, missing_checkpoints, read_record, record_folder
+from headwater.runs.task import Task
+
+_WEIGHTS = "Say them: Run.create(folder, checkpoints=[(path, weight), ...], corpus=, task=)."
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished (or running) training. `Run.open` and `Run.create` make one.
+
+    `checkpoints` stand in the order of their steps. `warnings` are sentences about what changes the meaning of
+    scores; `no_recipe` says why the run cannot be trained again, and is empty where it can.
+    """
+
+    folder: Path
+    corpus: Corpus
+    task: Task
+    checkpoints: tuple[Checkpoint, ...]
+    recipe: Recipe | None = None
+    eval_corpus: Corpus | None = None
+    label2id: dict[str, int] = field(default_factory=dict)
+    no_recipe: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, *, corpus: Any = None, task: Task | None = None, recipe: Recipe | None = None
+    ) -> Run:
+        """Open a folder that Recorder or `Run.create` wrote, or a plain Trainer folder given `corpus` and `task`.
+
+        `corpus` is a Corpus or anything that `Corpus.read` takes. Raises RunError where the folder lacks something
+        or does not fit what was given, DataError for the corpus and ModelError for the model.
+        """
+        folder = Path(folder)
+        given = corpus if corpus is None or isinstance(corpus, Corpus) else Corpus.read(corpus)
+        if not folder.is_dir():
+            raise RunError(f"{folder}: no such folder.")
+        if has_record(folder):
+            return _open_record(folder, given, task, recipe)
+        return _open_plain(folder, given, task, recipe)
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        *,
+        checkpoints: Sequence[tuple[str | Path, float]],
+        corpus: Corpus,
+        task: Task,
+        eval_corpus: Corpus | None = None,
+    ) -> Run:
+        """Make a run of a training that nobody recorded: model folders in order, each with its weight.
+
+        A weight is the sum of the learning rates of the steps since the folder before; where the rate was constant,
+        the number of steps will do, for only the proportions count in a ranking. Writes `folder`/headwater.
+        """
+        folder = Path(folder)
+        if has_record(folder):
+            raise RunError(f"{folder}: there is a run already. Open it with Run.open, or choose another folder.")
+        names = _names([Path(path) for path, _ in checkpoints])
+        made = tuple(
+            Checkpoint(name, Path(path).resolve(), _step(Path(path)), float(weight), None)
+            for name, (path, weight) in zip(names, checkpoints, strict=True)
+        )
+        missing = missing_checkpoints(made)
+        if missing:
+            raise RunError(f"{missing[0].path}: no such folder.")
+        why = "it was made by Run.create, which does not know how the training went."
+        run = _checked(Run(folder.resolve(), corpus, task, made, None, eval_corpus, no_recipe=why))
+        record = Record(run.folder, corpus, eval_corpus, run.task, run.label2id, made, why)
+        record.write_corpora()
+        record.write()
+        return run
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Class number to label."""
+        return {number: name for name, number in self.label2id.items()}
+
+    @cached_property
+    def targets(self) -> list[int]:
+        """The class number of every row's label, as the model counts them."""
+        return _targets(self)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer saved with the last checkpoint, or else with the run. Raises RunError, ModelError."""
+        tokenizer = _find_tokenizer(self)
+        pad = self.checkpoints[-1].config.pad_token_id
+        if tokenizer.pad_token_id is not None and pad is not None and tokenizer.pad_token_id != pad:
+            raise ModelError(
+                f"{self.checkpoints[-1].path}: the model's pad_token_id is {pad}, the tokenizer's "
+                f"{tokenizer.pad_token_id}. Make them equal in config.json."
+            )
+        return tokenizer
+
+    def need_recipe(self) -> Recipe:
+        """The recipe, for whatever trains again. Raises RunError saying why there is none."""
+        if self.recipe is None:
+            raise RunError(f"{self.folder}: this run cannot be trained again: {self.no_recipe}")
+        return self.recipe
+
+    def select(self, checkpoints: str | Sequence[str | int] = "all") -> tuple[Checkpoint, ...]:
+        """`all`, `last`, or the checkpoints of these names or steps, in the run's order. Raises UsageError."""
+        if checkpoints == "all":
+            return self.checkpoints
+        if checkpoints == "last":
+            return self.checkpoints[-1:]
+        wanted = [checkpoints] if isinstance(checkpoints, str) else list(checkpoints)
+        known: dict[str | int | None, Checkpoint] = {c.step: c for c in self.checkpoints}
+        known |= {str(c.step): c for c in self.checkpoints if c.step is not None}
+        known |= {c.name: c for c in self.checkpoints}
+        for name in wanted:
+            if name not in known or name is None:
+                there = ", ".join(c.name for c in self.checkpoints)
+                raise UsageError(f"{self.folder}: no checkpoint {name!r}. There are {there}; or say 'all' or 'last'.")
+        chosen = {known[name].name for name in wanted}
+        if not chosen:
+            raise UsageError(f"{self.folder}: choose at least one checkpoint.")
+        return tuple(c for c in self.checkpoints if c.name in chosen)
+
+    def __repr__(self) -> str:
+        names = ", ".join(c.name for c in self.checkpoints)
+        return f"Run({str(self.folder)!r}, {len(self.corpus):,} rows, checkpoints: {names})"
+
+    def _repr_html_(self) -> str:
+        head = "<tr><th>checkpoint</th><th>step</th><th>weight</th><th>learning rate</th></tr>"
+        rows = "".join(
+            f"<tr><td>{html.escape(c.name)}</td><td>{c.step}</td><td>{c.weight:.4g}</td>"
+            f"<td>{'' if c.learning_rate is None else f'{c.learning_rate:.3g}'}</td></tr>"
+            for c in self.checkpoints
+        )
+        notes = "".join(f"<li>{html.escape(warning)}</li>" for warning in self.warnings)
+        title = f"<p>Run {html.escape(self.name)}: {len(self.corpus):,} rows of {html.escape(self.corpus.name)}</p>"
+        return f"{title}<table>{head}{rows}</table><ul>{notes}</ul>"
+
+
+def _open_record(folder: Path, corpus: Corpus | None, task: Task | None, recipe: Recipe | None) -> Run:
+    record = read_record(folder)
+    if corpus is not None and corpus.fingerprint != record.corpus.fingerprint:
+        raise RunError(
+            f"{folder}: trained on another corpus: {record.corpus.name} has {len(record.corpus):,} rows with digest "
+            f"{record.corpus.fingerprint[:8]}, {corpus.name} {len(corpus):,} with {corpus.fingerprint[:8]}. "
+            "Leave corpus= out: the run keeps its own."
+        )
+    missing = missing_checkpoints(record.checkpoints)
+    if missing:
+        raise RunError(f"{missing[0].path}: this checkpoint of the run is gone. Was it moved or deleted?")
+    return _checked(
+        Run(
+            folder.resolve(),
+            record.corpus,
+            task or record.task,
+            record.checkpoints,
+            recipe,
+            record.eval_corpus,
+            no_recipe=record.no_recipe,
+        )
+    )
+
+
+def _open_plain(folder: Path, corpus: Corpus | None, task: Task | None, recipe: Recipe | None) -> Run:
+    raise RunError(f"{folder}: has no headwater/run.json.")
+
+
+def _checked(run: Run) -> Run:
+    """Check that the run's parts fit each other, and fill in what follows from them."""
+    if not run.checkpoints:
+        raise RunError(f"{run.folder}: the run has no checkpoints.")
+    for checkpoint in run.checkpoints:
+        if not math.isfinite(checkpoint.weight) or checkpoint.weight < 0:
+            raise RunError(f"{checkpoint.path}: weight {checkpoint.weight}; weights are sums of learning rates, >= 0.")
+        run.task.check_model(checkpoint.config)
+    if not any(checkpoint.weight for checkpoint in run.checkpoints):
+        raise RunError(f"{run.folder}: the weights of all checkpoints are zero, so every score would be. {_WEIGHTS}")
+    has_pairs, wants_pairs = run.corpus.columns.text_pair is not None, run.task.kind == "pairs"
+    if has_pairs != wants_pairs:
+        raise DataError(
+            f"{run.corpus.name}: the task is {run.task.kind}, but its columns name "
+            f"{'a' if has_pairs else 'no'} second text. See Columns(text_pair=) and Classification(pairs=)."
+        )
+    config = run.checkpoints[-1].config
+    object.__setattr__(run, "label2id", {str(n): int(i) for n, i in (config.label2id or {}).items()})
+    object.__setattr__(run, "task", run.task.with_limit(run.tokenizer, config))
+    run.targets  # noqa: B018  labels that the model does not know are found now, not in the middle of a build
+    return run
+
+
+def _targets(run: Run) -> list[int]:
+    column = run.corpus.columns.label
+    if column is None:
+        raise DataError(f"{run.corpus.name}: a run's corpus needs labels. Name their column: Columns(label=...).")
+    labels = run.corpus.table.column(column).to_pylist()
+    return run.task.targets(labels, run.checkpoints[-1].config, where=run.corpus.name)
+
+
+def _find_tokenizer(run: Run) -> PreTrainedTokenizerFast:
+    places = [run.checkpoints[-1].path, record_folder(run.folder) / "initial", run.folder]
+    for place in places:
+        if (place / "tokenizer.json").is_file() or (place / "tokenizer_config.json").is_file():
+            return load_tokenizer(place)
+    raise RunError(f"{places[0]}: there is no tokenizer. Put it there: tokenizer.save_pretrained({str(places[0])!r}).")
+
+
+def _warn(run: Run, message: str) -> None:
+    run.warnings.append(message)
+    warnings.warn(message, HeadwaterWarning, stacklevel=4)
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Folder names, told apart by a number where they occur twice."""
+    seen: Counter[str] = Counter()
+    names = []
+    for path in paths:
+        base = path.resolve().name
+        seen[base] += 1
+        names.append(base if seen[base] == 1 else f"{base}-{seen[base]}")
+    return names
+
+
+def _step(path: Path) -> int | None:
+    kind, _, number = path.name.rpartition("-")
+    return int(number) if kind == "checkpoint" and number.isdigit() else None
