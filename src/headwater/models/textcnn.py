@@ -44,8 +44,7 @@ class TextCNNConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # trans
         shortest = 2 * (self.width - 1) + 1
         if self.max_length < shortest:
             raise ValueError(
-                f"max_length {self.max_length} is too short: "
-                f"two convolutions of width {self.width} need {shortest}."
+                f"max_length {self.max_length} is too short: two convolutions of width {self.width} need {shortest}."
             )
 
 
@@ -57,6 +56,7 @@ class TextCNN(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     config_class = TextCNNConfig
     base_model_prefix = ""
+    accepts_loss_kwargs = False  # `**_` swallows them; without this Trainer would not divide accumulated losses
     main_input_name = "input_ids"
 
     def __init__(self, config: TextCNNConfig) -> None:

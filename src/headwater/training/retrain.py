@@ -1,0 +1,113 @@
+"""Train again as a run was trained: the same beginning and the same arguments, on other rows or with another seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, overload
+
+from transformers import PreTrainedModel, TrainingArguments
+
+from headwater.errors import RunError
+from headwater.models.load import load_classifier, load_tokenizer
+from headwater.runs.corpus import Corpus
+from headwater.runs.recorder import Recorder
+from headwater.runs.run import Run
+from headwater.training.fit import fit
+from headwater.training.train import refuse_occupied
+
+
+@overload
+def retrain(
+    run: Run,
+    *,
+    corpus: Corpus | None = None,
+    rows: Sequence[int] | None = None,
+    seed: int | None = None,
+    out: None = None,
+    title: str = "retraining",
+    show: bool | None = None,
+) -> PreTrainedModel: ...
+
+
+@overload
+def retrain(
+    run: Run,
+    *,
+    corpus: Corpus | None = None,
+    rows: Sequence[int] | None = None,
+    seed: int | None = None,
+    out: str | Path,
+    title: str = "retraining",
+    show: bool | None = None,
+) -> Run: ...
+
+
+def retrain(
+    run: Run,
+    *,
+    corpus: Corpus | None = None,
+    rows: Sequence[int] | None = None,
+    seed: int | None = None,
+    out: str | Path | None = None,
+    title: str = "retraining",
+    show: bool | None = None,
+) -> PreTrainedModel | Run:
+    """Follow the run's recipe on `corpus` (the run's own if None), or on its `rows` only, in their order.
+
+    With nothing but `run` it ends in the run's last checkpoint, bit for bit (same machine, same versions). Fewer
+    rows keep the number of epochs, so they take fewer steps. `seed` changes the order of the rows and dropout, not
+    the initial weights. Without `out` nothing stays on disk and the trained model comes back, in evaluation mode;
+    with it, the new Run that is written there.
+
+    Raises RunError when the run has no recipe or `out` is not empty, DataError for labels the model does not know.
+    """
+    recipe = run.need_recipe()
+    chosen = run.corpus if corpus is None else corpus
+    if rows is not None:
+        chosen = chosen.take(rows)
+    tokenizer = load_tokenizer(recipe.initial)
+    model = load_classifier(recipe.initial)
+    labels = chosen.table.column(chosen.columns.label).to_pylist()
+    targets = run.task.targets(labels, model.config, where=chosen.name)
+    options = _scaled(dict(recipe.arguments), len(run.corpus), len(chosen))
+    options["seed"] = recipe.seed if seed is None else seed
+    if out is None:
+        with TemporaryDirectory(prefix="headwater-") as folder:
+            arguments = _arguments(options | {"save_strategy": "no"}, Path(folder), run)
+            return fit(model, tokenizer, run.task, chosen, targets, arguments, title=title, show=show)
+    out = Path(out)
+    refuse_occupied(out)
+    recorder = Recorder(out, corpus=chosen, task=run.task, eval_corpus=run.eval_corpus)
+    arguments = _arguments(options, out, run)
+    fit(model, tokenizer, run.task, chosen, targets, arguments, callbacks=[recorder], title=title, show=show)
+    return Run.open(out)
+
+
+def _scaled(options: dict[str, Any], before: int, now: int) -> dict[str, Any]:
+    """Where the recipe counts steps, change their number with that of the rows, so that epochs stay."""
+    steps = int(options.get("max_steps") or -1)
+    if steps <= 0 or before == now:
+        return options
+    batch = int(options["per_device_train_batch_size"]) * int(options.get("gradient_accumulation_steps") or 1)
+    return options | {"max_steps": max(1, round(steps * math.ceil(now / batch) / math.ceil(before / batch)))}
+
+
+def _arguments(options: dict[str, Any], out: Path, run: Run) -> TrainingArguments:
+    """Make TrainingArguments of a recipe, quiet whatever they were: no reports, no hub, no second bar."""
+    quiet = {
+        "output_dir": str(out),
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "push_to_hub": False,
+        "eval_strategy": "no",
+        "load_best_model_at_end": False,
+    }
+    try:
+        return TrainingArguments(**(options | quiet))
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(f"{run.folder}: this machine cannot follow the run's recipe ({reason}).") from error
