@@ -32,6 +32,7 @@ class Store:
         self.folder = folder
         self.manifest = manifest
         self._opened: dict[str, Postings] = {}
+        self._squares: dict[tuple[str, bool, int | None], NDArray[np.float64]] = {}
 
     @classmethod
     def open(cls, folder: Path) -> Store:
@@ -69,6 +70,14 @@ class Store:
         self, checkpoint: StoredCheckpoint, *, special_tokens: bool, max_words: int | None
     ) -> NDArray[np.float64]:
         """Return each row's squared gradient norm [rows] over the postings that these options keep."""
+        known = (checkpoint.fingerprint, special_tokens, max_words)
+        if known not in self._squares:
+            self._squares[known] = self._sum_squares(checkpoint, special_tokens, max_words)
+        return self._squares[known]
+
+    def _sum_squares(
+        self, checkpoint: StoredCheckpoint, special_tokens: bool, max_words: int | None
+    ) -> NDArray[np.float64]:
         squares = np.zeros(self.manifest.rows)
         for segment in self.segments(checkpoint):
             postings = segment.postings
