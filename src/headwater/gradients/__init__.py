@@ -1,6 +1,6 @@
 """What each example pushed: gradients of its loss at the word-embedding lookups, captured without a backward each."""
 
-from headwater.gradients.batches import Batch, length_buckets
+from headwater.gradients.batches import BATCH_TOKENS, Batch, encoded_batches, length_buckets
 from headwater.gradients.lookups import Lookup, capture_lookups, input_embeddings
 from headwater.gradients.tokens import (
     PlaceGradients,
@@ -11,11 +11,13 @@ from headwater.gradients.tokens import (
 )
 
 __all__ = [
+    "BATCH_TOKENS",
     "Batch",
     "Lookup",
     "PlaceGradients",
     "TokenGradients",
     "capture_lookups",
+    "encoded_batches",
     "fold_places",
     "input_embeddings",
     "length_buckets",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Int64
 from torch import Tensor
+
+from headwater.runs import Encoding, Run
+
+BATCH_TOKENS = 2048
+"""Padded tokens of a batch, queries and training rows alike."""
 
 
 @dataclass(frozen=True)
@@ -38,3 +44,15 @@ def length_buckets(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]
             longest = max(lengths[position], 1)
         buckets[-1].append(position)
     return buckets
+
+
+def encoded_batches(
+    run: Run, encodings: Sequence[Encoding], targets: Sequence[int], *, first_row: int = 0, tokens: int = BATCH_TOKENS
+) -> Iterator[Batch]:
+    """Collate encoded examples into batches of like length; rows are numbered from `first_row`."""
+    for bucket in length_buckets([len(encoding.input_ids) for encoding in encodings], tokens):
+        yield Batch(
+            torch.tensor(bucket) + first_row,
+            run.task.collate([encodings[at] for at in bucket], run.tokenizer),
+            torch.tensor([targets[at] for at in bucket]),
+        )

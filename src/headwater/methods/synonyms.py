@@ -109,7 +109,7 @@ class _Taken:
 def pair_tokens(
     query_tokens: Collection[int], row_tokens: Collection[int], synonyms: Sequence[Synonym]
 ) -> Mapping[tuple[int, int], float]:
-    """Pair the tokens of one query with those of one row: {(query token, row token): cosine}. The rule of `join_synonyms`."""
+    """Pair the tokens of a query with those of a row, {(query token, row token): cosine}, as `join_synonyms` does."""
     pairs = {(token, token): 1.0 for token in query_tokens if token in row_tokens}
     left = set(query_tokens) - {token for token, _ in pairs}
     right = set(row_tokens) - {token for _, token in pairs}

@@ -1,0 +1,142 @@
+"""Asking: from texts and labels to what they push at every checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from headwater.errors import UsageError
+from headwater.gradients import PlaceGradients, encoded_batches, fold_places, place_gradients
+from headwater.runs import Checkpoint, Columns, Corpus, Encoding, Example, Run
+from headwater.store import Postings, postings_in_memory
+
+_KEPT_BYTES = 2 << 30  # of models kept in memory between questions
+
+Queries: TypeAlias = str | Sequence[str] | Sequence[tuple[str, str]] | Corpus | Any
+
+
+@dataclass(frozen=True)
+class Query:
+    """A text whose prediction is explained, and what the run's last checkpoint says of it."""
+
+    example: Example
+    encoding: Encoding
+    label: str
+    """The label whose loss is differentiated: given, or else the predicted one."""
+    given: bool
+    predicted: str
+    probability: float
+    """Of the predicted label."""
+    loss: float
+    """Of `label`, at the last checkpoint."""
+
+
+class Models:
+    """The checkpoints of a run as loaded models, kept while they fit into 2 GiB."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._kept: dict[str, PreTrainedModel] = {}
+
+    def load(self, checkpoint: Checkpoint) -> PreTrainedModel:
+        """Return the model of a checkpoint, in float32 and evaluation mode."""
+        if checkpoint.fingerprint not in self._kept:
+            model = checkpoint.load(self.device)
+            size = sum(parameter.nbytes for parameter in model.parameters())
+            while self._kept and size * (len(self._kept) + 1) > _KEPT_BYTES:
+                del self._kept[next(iter(self._kept))]
+            self._kept[checkpoint.fingerprint] = model
+        return self._kept[checkpoint.fingerprint]
+
+
+def read_queries(queries: Queries, *, pairs: bool) -> Corpus:
+    """Make a corpus of whatever the user asks with. Raises DataError (row, column), UsageError."""
+    if isinstance(queries, Corpus):
+        return queries
+    if isinstance(queries, str):
+        queries = [queries]
+    columns = Columns(text="text", text_pair="text_pair" if pairs else None, label=None)
+    if isinstance(queries, Sequence) and not isinstance(queries, bytes):
+        if not queries:
+            raise UsageError("no queries: give at least one text.")
+        if all(isinstance(query, str) for query in queries) and not pairs:
+            return Corpus.read([{"text": query} for query in queries], columns, name="queries")
+        if all(isinstance(query, tuple | list) and len(query) == 2 for query in queries) and pairs:
+            rows = [{"text": query[0], "text_pair": query[1]} for query in queries]
+            return Corpus.read(rows, columns, name="queries")
+        shape = "pairs of texts: [(text, second text), ...]" if pairs else "texts: [text, ...]"
+        raise UsageError(f"this run's queries are {shape}, or a Corpus.")
+    return Corpus.read(queries, columns, name="queries")
+
+
+def settle(
+    runs: Sequence[Run], models: Sequence[Models], queries: Corpus, labels: Sequence[str | int] | None
+) -> tuple[list[Query], list[int]]:
+    """Encode queries, predict them with the last checkpoint (of several runs: their mean), settle their labels.
+
+    Returns the queries and their targets. `labels` None: the predicted labels. Raises DataError for unknown labels,
+    UsageError when there are not as many labels as queries.
+    """
+    examples = queries.rows(0, len(queries))
+    first = runs[0]
+    encodings = first.task.encode(first.tokenizer, examples, offsets=True)
+    config = first.checkpoints[-1].config
+    probabilities = torch.zeros(len(examples), len(first.label2id), dtype=torch.float64)
+    for run, kept in zip(runs, models, strict=True):
+        logits = _predict(run, kept.load(run.checkpoints[-1]), encodings)
+        probabilities += torch.softmax(logits.double(), dim=1) / len(runs)
+    predicted = probabilities.argmax(dim=1).tolist()
+    targets = predicted
+    if labels is not None:
+        if len(labels) != len(examples):
+            raise UsageError(f"{len(examples)} queries but {len(labels)} labels: give one label a query.")
+        targets = first.task.targets(labels, config, where=queries.name)
+    names = first.id2label
+    made = [
+        Query(
+            example=example,
+            encoding=encoding,
+            label=names[target],
+            given=labels is not None,
+            predicted=names[best],
+            probability=float(row[best]),
+            loss=-math.log(max(float(row[target]), 1e-300)),
+        )
+        for example, encoding, target, best, row in zip(
+            examples, encodings, targets, predicted, probabilities, strict=True
+        )
+    ]
+    return made, targets
+
+
+def query_gradients(
+    run: Run, model: PreTrainedModel, encodings: Sequence[Encoding], targets: Sequence[int], special: Sequence[int]
+) -> tuple[PlaceGradients, Postings]:
+    """What each query pushes at one checkpoint: place by place, and folded to tokens."""
+    found = list(place_gradients(model, encoded_batches(run, encodings, targets), run.task.losses))
+    rows = torch.cat([part.rows for part in found]).cpu()
+    places = torch.cat([part.places for part in found]).cpu()
+    order = torch.from_numpy(np.lexsort((places.numpy(), rows.numpy())))
+    joined = PlaceGradients(
+        rows[order],
+        places[order],
+        torch.cat([part.tokens for part in found]).cpu()[order],
+        torch.cat([part.gradients for part in found]).cpu()[order],
+    )
+    return joined, postings_in_memory(fold_places(joined), special=special)
+
+
+def _predict(run: Run, model: PreTrainedModel, encodings: Sequence[Encoding]) -> torch.Tensor:
+    """Logits [queries, classes] on the CPU, in the queries' order."""
+    logits = torch.zeros(len(encodings), len(run.label2id))
+    device = str(next(model.parameters()).device)
+    with torch.no_grad():
+        for batch in encoded_batches(run, encodings, [0] * len(encodings)):
+            logits[batch.rows] = run.task.predict(model, batch.to(device).inputs).cpu()
+    return logits
