@@ -7,7 +7,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from headwater.errors import DataError, HeadwaterWarning, ModelError, RunError, 
 from headwater.models.load import load_tokenizer
 from headwater.runs.checkpoint import Checkpoint
 from headwater.runs.corpus import Corpus
+from headwater.runs.embeddings import STILL, embeddings_moved
+from headwater.runs.rates import ASK_FOR_WEIGHTS, RateLog, Weights
+from headwater.runs.rebuild import rebuilt_weights
 from headwater.runs.recipe import Recipe
 from headwater.runs.record import Record, has_record, missing_checkpoints, read_record, record_folder
 from headwater.runs.task import Task
-
-_WEIGHTS = "Say them: Run.create(folder, checkpoints=[(path, weight), ...], corpus=, task=)."
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class Run:
         `corpus` is a Corpus or anything that `Corpus.read` takes. Raises RunError where the folder lacks something
         or does not fit what was given, DataError for the corpus and ModelError for the model.
         """
-        folder = Path(folder)
+        folder = Path(folder).resolve()
         given = corpus if corpus is None or isinstance(corpus, Corpus) else Corpus.read(corpus)
         if not folder.is_dir():
             raise RunError(f"{folder}: no such folder.")
@@ -75,7 +76,7 @@ class Run:
         A weight is the sum of the learning rates of the steps since the folder before; where the rate was constant,
         the number of steps will do, for only the proportions count in a ranking. Writes `folder`/headwater.
         """
-        folder = Path(folder)
+        folder = Path(folder).resolve()
         if has_record(folder):
             raise RunError(f"{folder}: there is a run already. Open it with Run.open, or choose another folder.")
         names = _names([Path(path) for path, _ in checkpoints])
@@ -87,11 +88,11 @@ class Run:
         if missing:
             raise RunError(f"{missing[0].path}: no such folder.")
         why = "it was made by Run.create, which does not know how the training went."
-        run = _checked(Run(folder.resolve(), corpus, task, made, None, eval_corpus, no_recipe=why))
+        run = _checked(Run(folder, corpus, task, made, None, eval_corpus, no_recipe=why))
         record = Record(run.folder, corpus, eval_corpus, run.task, run.label2id, made, why)
         record.write_corpora()
         record.write()
-        return run
+        return _warned(run, [])
 
     @property
     def name(self) -> str:
@@ -169,24 +170,64 @@ def _open_record(folder: Path, corpus: Corpus | None, task: Task | None, recipe:
             f"{record.corpus.fingerprint[:8]}, {corpus.name} {len(corpus):,} with {corpus.fingerprint[:8]}. "
             "Leave corpus= out: the run keeps its own."
         )
+    recorded = record.task.to_json()
+    if task is not None and {k: v for k, v in task.to_json().items() if v is not None} != {
+        k: v for k, v in recorded.items() if v is not None and (k != "max_length" or task.max_length is not None)
+    }:
+        raise RunError(f"{folder}: the run was recorded with {record.task}. Leave task= out: the run keeps its own.")
+    checkpoints, notes = _standing(record)
+    recipe_file = record_folder(folder) / "recipe.json"
+    if recipe is None and not record.no_recipe and recipe_file.is_file():
+        recipe = Recipe.read(recipe_file)
+    run = Run(folder, record.corpus, record.task, checkpoints, recipe, record.eval_corpus, {}, record.no_recipe)
+    return _warned(_checked(run), notes)
+
+
+def _standing(record: Record) -> tuple[tuple[Checkpoint, ...], list[str]]:
+    """The checkpoints that are still there. Their weights follow from the recorded rates, if there are any."""
     missing = missing_checkpoints(record.checkpoints)
+    kept = [checkpoint for checkpoint in record.checkpoints if checkpoint not in missing]
+    rates_file = record_folder(record.folder) / "rates.json"
+    if missing and (not kept or not rates_file.is_file()):
+        raise RunError(f"{missing[0].path}: this checkpoint of the run is gone. Was it moved or deleted? Put it back.")
+    if not rates_file.is_file() or not kept:
+        return tuple(kept), []
+    log = RateLog.read(rates_file)
+    if log.first_step > 1:
+        return _weighted(kept, rebuilt_weights([checkpoint.path for checkpoint in kept]))
+    checkpoints, notes = _weighted(kept, log.weights([checkpoint.step or 0 for checkpoint in kept]))
     if missing:
-        raise RunError(f"{missing[0].path}: this checkpoint of the run is gone. Was it moved or deleted?")
-    return _checked(
-        Run(
-            folder.resolve(),
-            record.corpus,
-            task or record.task,
-            record.checkpoints,
-            recipe,
-            record.eval_corpus,
-            no_recipe=record.no_recipe,
-        )
+        gone = ", ".join(checkpoint.name for checkpoint in missing)
+        notes.append(f"{gone}: deleted since the training; the steps count to the next checkpoint that is there.")
+    return checkpoints, notes
+
+
+def _weighted(checkpoints: Sequence[Checkpoint], weights: Weights) -> tuple[tuple[Checkpoint, ...], list[str]]:
+    made = tuple(
+        replace(checkpoint, weight=weight, learning_rate=rate)
+        for checkpoint, weight, rate in zip(checkpoints, weights.weights, weights.rates, strict=True)
     )
+    return made, [weights.warning] if weights.warning else []
 
 
 def _open_plain(folder: Path, corpus: Corpus | None, task: Task | None, recipe: Recipe | None) -> Run:
-    raise RunError(f"{folder}: has no headwater/run.json.")
+    found = [path for path in folder.iterdir() if path.is_dir() and _step(path) is not None]
+    if not found:
+        fix = "Open the folder that holds checkpoint-... folders (Trainer's output_dir)"
+        if (folder / "config.json").is_file():
+            fix = "This is a single model: use Run.create(folder, checkpoints=[(path, 1.0)], corpus=, task=)"
+        raise RunError(f"{folder}: neither a recorded run nor checkpoints are here. {fix}.")
+    if corpus is None or task is None:
+        lacking = " and ".join(name for name, given in (("corpus", corpus), ("task", task)) if given is None)
+        raise RunError(
+            f"{folder}: a plain Trainer folder does not say what it was trained on. Give {lacking}: "
+            "Run.open(folder, corpus=..., task=hw.Classification())."
+        )
+    found.sort(key=lambda path: _step(path) or 0)
+    bare = [Checkpoint(path.name, path, _step(path), 0.0, None) for path in found]
+    checkpoints, notes = _weighted(bare, rebuilt_weights(found))
+    why = "" if recipe else "it was trained without hw.Recorder, so its recipe is not known. Give Run.open(recipe=...)."
+    return _warned(_checked(Run(folder, corpus, task, checkpoints, recipe, no_recipe=why)), notes)
 
 
 def _checked(run: Run) -> Run:
@@ -194,11 +235,15 @@ def _checked(run: Run) -> Run:
     if not run.checkpoints:
         raise RunError(f"{run.folder}: the run has no checkpoints.")
     for checkpoint in run.checkpoints:
+        if not any(checkpoint.path.glob("*.safetensors")):
+            raise RunError(f"{checkpoint.path}: no weights (*.safetensors) here. Was the saving cut short?")
         if not math.isfinite(checkpoint.weight) or checkpoint.weight < 0:
             raise RunError(f"{checkpoint.path}: weight {checkpoint.weight}; weights are sums of learning rates, >= 0.")
         run.task.check_model(checkpoint.config)
     if not any(checkpoint.weight for checkpoint in run.checkpoints):
-        raise RunError(f"{run.folder}: the weights of all checkpoints are zero, so every score would be. {_WEIGHTS}")
+        raise RunError(
+            f"{run.folder}: the weights of all checkpoints are zero, so every score would be. {ASK_FOR_WEIGHTS}"
+        )
     has_pairs, wants_pairs = run.corpus.columns.text_pair is not None, run.task.kind == "pairs"
     if has_pairs != wants_pairs:
         raise DataError(
@@ -228,9 +273,17 @@ def _find_tokenizer(run: Run) -> PreTrainedTokenizerFast:
     raise RunError(f"{places[0]}: there is no tokenizer. Put it there: tokenizer.save_pretrained({str(places[0])!r}).")
 
 
-def _warn(run: Run, message: str) -> None:
-    run.warnings.append(message)
-    warnings.warn(message, HeadwaterWarning, stacklevel=4)
+def _warned(run: Run, notes: Sequence[str]) -> Run:
+    """Say, and keep for the faces, what changes the meaning of the run's scores."""
+    folders = [run.checkpoints[0].path, run.checkpoints[-1].path][: len(run.checkpoints)]
+    initial = record_folder(run.folder) / "initial"
+    if initial.is_dir():
+        folders.insert(0, initial)
+    moved = len(folders) < 2 or embeddings_moved(folders)
+    for note in [*notes, *([] if moved else [STILL])]:
+        run.warnings.append(note)
+        warnings.warn(note, HeadwaterWarning, stacklevel=4)
+    return run
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

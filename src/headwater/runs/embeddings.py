@@ -1,0 +1,68 @@
+"""Did the word embeddings move in training? Scores of their layer are TracIn's first-order story only if they did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from headwater.models.load import load_classifier, load_config
+
+STILL = (
+    "The word embeddings did not move in this training (frozen, or a LoRA adapter): scores of the word-embedding "
+    "layer are then similarities of gradients, not TracIn's first-order account of what training did."
+)
+
+
+def embeddings_moved(folders: Sequence[Path]) -> bool:
+    """Whether the input embedding matrices of these model folders differ in any bit. Raises ModelError."""
+    if any((folder / "adapter_config.json").is_file() for folder in folders):
+        return _adapters_differ([f for f in folders if (f / "adapter_config.json").is_file()])
+    names = _embedding_names(folders[-1])
+    first = _matrix(folders[0], names)
+    return any(not torch.equal(first, _matrix(folder, names)) for folder in folders[1:])
+
+
+def _embedding_names(folder: Path) -> list[str]:
+    """The names under which the input embedding matrix may stand in a weight file; tied models have several."""
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(load_config(folder))  # type: ignore[no-untyped-call]
+    matrix = model.get_input_embeddings().weight
+    return [name for name, value in model.named_parameters(remove_duplicate=False) if value is matrix]
+
+
+def _matrix(folder: Path, names: Sequence[str]) -> Tensor:
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                for name in set(names) & set(file.keys()):
+                    matrix: Tensor = file.get_tensor(name)
+                    return matrix
+        except SafetensorError:
+            break  # load_classifier says what is wrong with the file
+    lookup: Any = load_classifier(folder).get_input_embeddings()
+    weight: Tensor = lookup.weight.detach()
+    return weight
+
+
+def _adapters_differ(folders: Sequence[Path]) -> bool:
+    """An adapter moves the word embeddings only if its files hold weights for them."""
+    kept = [_embedding_tensors(folder) for folder in folders]
+    return any(
+        kept[0].keys() != other.keys() or any(not torch.equal(other[name], kept[0][name]) for name in other)
+        for other in kept[1:]
+    )
+
+
+def _embedding_tensors(folder: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if "embed" in name]  # noqa: SIM118  not a dict
+            found |= {name: file.get_tensor(name) for name in names}
+    return found
