@@ -50,9 +50,7 @@ def make(folder: Path, setting: Setting) -> Path:
 
     np.savez(folder / "arrays.npz", input_ids=ids, attention_mask=mask, labels=labels)
     _write_texts(folder / "corpus.jsonl", ids[: setting.rows], mask, labels)
-    _write_texts(
-        folder / "queries.jsonl", ids[setting.rows :], mask[setting.rows :], labels[setting.rows :]
-    )
+    _write_texts(folder / "queries.jsonl", ids[setting.rows :], mask[setting.rows :], labels[setting.rows :])
     for number in range(len(setting.weights)):
         _write_checkpoint(folder / f"checkpoint-{number + 1}", setting, setting.seed + number)
     _check_tokenizer(folder, ids, mask)

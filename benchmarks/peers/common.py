@@ -58,8 +58,9 @@ class Job:
 
 
 @contextlib.contextmanager
-def job(imports: float) -> Iterator[Job]:
-    """Parse the arguments. `imports`: seconds that the worker's imports took, measured by the worker."""
+def job() -> Iterator[Job]:
+    """Parse the arguments; call it when everything is imported: what went before is the phase "import"."""
+    imports = {"wall": _age(), "cpu": time.process_time()}
     parser = argparse.ArgumentParser()
     parser.add_argument("--setting", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -79,7 +80,7 @@ def job(imports: float) -> Iterator[Job]:
         threads=threads,
         mode=options.mode,
         batch=options.batch,
-        phases={"import": {"wall": imports, "cpu": time.process_time()}},
+        phases={"import": imports},
     )
 
 
@@ -123,6 +124,13 @@ def load_weights(model: Any, checkpoint: Path) -> None:
     from safetensors.torch import load_file
 
     model.load_state_dict(load_file(checkpoint / "model.safetensors"))
+
+
+def _age() -> float:
+    """Seconds since this process started, to a hundredth."""
+    after_name = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()
+    started = int(after_name[19]) / os.sysconf("SC_CLK_TCK")  # field 22: ticks since the machine started
+    return float(Path("/proc/uptime").read_text().split()[0]) - started
 
 
 def _status(key: str) -> int:

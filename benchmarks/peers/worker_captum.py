@@ -5,19 +5,14 @@ is made by a backward pass of its own. Nothing is kept between questions: asking
 It loads the checkpoint anew for every batch, so we hand it weights that stay in memory.
 """
 
-import time
-
-_start = time.perf_counter()
-
 import numpy as np
 import torch
 from captum.influence import TracInCP
 from common import EMBEDDING, Arrays, Job, job, load_arrays, load_model
 from safetensors.torch import load_file
 from torch.utils.data import TensorDataset
-from transformers import BertForSequenceClassification  # noqa: F401  (its import is slow: count it as import)
+from transformers import BertForSequenceClassification  # noqa: F401  (slow to import: so that it counts as import)
 
-IMPORTS = time.perf_counter() - _start
 BATCH = {False: 2, True: 8}  # by "many queries": with Q x V x E in memory, small batches read it too often
 
 
@@ -60,7 +55,7 @@ def attribute(measured: Job, arrays: Arrays) -> np.ndarray:
 
 
 def main() -> None:
-    with job(IMPORTS) as measured:
+    with job() as measured:
         arrays = load_arrays(measured.setting, measured.queries)
         scores = attribute(measured, arrays)
         measured.finish(scores, packages=["captum", "torch", "transformers"])

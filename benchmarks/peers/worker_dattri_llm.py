@@ -6,10 +6,6 @@ It has no learning-rate weights: the rows of each checkpoint are weighted by han
 `stored` as tuned, but rows are first collected on disk (`cache`) and then scored (`attribute_from_cache`).
 """
 
-import time
-
-_start = time.perf_counter()
-
 import numpy as np
 import torch
 from common import EMBEDDING, Arrays, Job, job, load_arrays, load_model, load_weights
@@ -22,9 +18,8 @@ from dattri_llm import (
 )
 from torch.nn import functional
 from torch.utils.data import Dataset
-from transformers import BertForSequenceClassification  # noqa: F401  (its import is slow: count it as import)
+from transformers import BertForSequenceClassification  # noqa: F401  (slow to import: so that it counts as import)
 
-IMPORTS = time.perf_counter() - _start
 BATCH = {"plain": 32, "tuned": 64, "stored": 64}
 
 
@@ -98,9 +93,7 @@ def attribute(measured: Job, arrays: Arrays) -> np.ndarray:
         total = torch.zeros(arrays.rows, queries)
         with measured.phase("score"):
             for train_store, query_store in stores:
-                score = attributor.attribute_from_cache(
-                    train_store, query_store, attribution_granularity="token"
-                )
+                score = attributor.attribute_from_cache(train_store, query_store, attribution_granularity="token")
                 total += weighted(score, arrays.weights, seen)
     else:
         with measured.phase("attribute"):
@@ -112,7 +105,7 @@ def attribute(measured: Job, arrays: Arrays) -> np.ndarray:
 
 
 def main() -> None:
-    with job(IMPORTS) as measured:
+    with job() as measured:
         arrays = load_arrays(measured.setting, measured.queries)
         scores = attribute(measured, arrays)
         measured.finish(scores, packages=["dattri-llm", "torch", "transformers"])
