@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
 
+from headwater.attribution.queries import Models
 from headwater.errors import HeadwaterWarning, RunError, StoreError
 from headwater.files import read_json, write_json
-from headwater.gradients import BATCH_TOKENS, TokenGradients, encoded_batches, token_gradients
+from headwater.gradients import BATCH_TOKENS, Batch, TokenGradients, encoded_batches, token_gradients
 from headwater.models.load import tokenizer_fingerprint
 from headwater.progress import progress_bar
 from headwater.runs import Checkpoint, Corpus, Run
@@ -94,43 +94,37 @@ def special_tokens(run: Run) -> tuple[int, ...]:
 
 
 class _Passes:
-    """Runs the passes of a build; keeps one model in memory, that of the checkpoint in hand."""
+    """Runs the passes of a build: a range of rows is tokenized once and taken through every checkpoint."""
 
     def __init__(
         self, run: Run, checkpoints: Sequence[Checkpoint], device: str, advance: Callable[[int], None]
     ) -> None:
         self._run = run
+        self._models = Models(device)
         self._by_name = {checkpoint.name: checkpoint for checkpoint in checkpoints}
-        self._device = device
+        self._tokens = BATCH_TOKENS if device == "cpu" else 16 * BATCH_TOKENS
         self._advance = advance
-        self._loaded: tuple[str, PreTrainedModel] | None = None
+        self._batches: tuple[RowRange, list[Batch]] | None = None
         self.truncated = 0
-
-    def _model(self, name: str) -> PreTrainedModel:
-        if self._loaded is None or self._loaded[0] != name:
-            self._loaded = None  # let go of the last one before the next is read
-            self._loaded = (name, self._by_name[name].load(self._device))
-        return self._loaded[1]
 
     def gradients_of(self, checkpoint: StoredCheckpoint, rows: RowRange) -> Iterator[TokenGradients]:
         """Yield the token gradients of a row range, a batch at a time."""
-        run = self._run
-        model = self._model(checkpoint.name)
-        examples = run.corpus.rows(rows.start, rows.stop)
-        targets = run.task.targets(
-            [example.label for example in examples],
-            model.config,
-            where=run.corpus.name,
-            rows=[example.row for example in examples],
-        )
-        encodings = run.task.encode(run.tokenizer, examples)
-        if checkpoint.name == next(iter(self._by_name)):
-            self.truncated += sum(encoding.truncated for encoding in encodings)
-        tokens = BATCH_TOKENS if self._device == "cpu" else 16 * BATCH_TOKENS
-        batches = encoded_batches(run, encodings, targets, first_row=rows.start, tokens=tokens)
-        for gradients in token_gradients(model, batches, run.task.losses):
+        model = self._models.load(self._by_name[checkpoint.name])
+        for gradients in token_gradients(model, self._encoded(rows), self._run.task.losses):
             yield gradients
             self._advance(int(torch.unique_consecutive(gradients.rows).numel()))
+
+    def _encoded(self, rows: RowRange) -> list[Batch]:
+        """Return the batches of a range; those of the range in hand are kept for the next checkpoint."""
+        if self._batches is None or self._batches[0] != rows:
+            run = self._run
+            examples = run.corpus.rows(rows.start, rows.stop)
+            encodings = run.task.encode(run.tokenizer, examples)
+            self.truncated += sum(encoding.truncated for encoding in encodings)
+            targets = run.targets[rows.start : rows.stop]
+            batches = encoded_batches(run, encodings, targets, first_row=rows.start, tokens=self._tokens)
+            self._batches = (rows, list(batches))
+        return self._batches[1]
 
 
 def _save_examples(corpus: Corpus, folder: Path) -> None:

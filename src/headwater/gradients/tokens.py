@@ -84,14 +84,13 @@ def place_gradients(
 def fold_places(places: PlaceGradients) -> TokenGradients:
     """Sum the gradients of the places that hold the same token of the same row."""
     vocabulary = int(places.tokens.max()) + 1 if len(places.tokens) else 1
-    keys, slots = torch.unique(places.rows * vocabulary + places.tokens, return_inverse=True)
-    order = torch.argsort(slots, stable=True)
-    first = torch.searchsorted(slots[order], torch.arange(len(keys), device=slots.device))
-    summed = places.gradients[order[first]]
-    again = torch.ones(len(order), dtype=torch.bool, device=slots.device)
-    again[first] = False
-    repeats = order[again]  # most tokens stand once: only the others are added
-    summed.index_add_(0, slots[repeats], places.gradients[repeats])
+    keys, order = torch.sort(places.rows * vocabulary + places.tokens, stable=True)
+    begins = torch.ones_like(keys, dtype=torch.bool)
+    begins[1:] = keys[1:] != keys[:-1]
+    keys, slots = keys[begins], begins.cumsum(0) - 1
+    summed = places.gradients[order[begins]]
+    repeats = ~begins  # most tokens stand once: only the others are added
+    summed.index_add_(0, slots[repeats], places.gradients[order[repeats]])
     return TokenGradients((keys // vocabulary).cpu(), (keys % vocabulary).cpu(), summed.cpu())
 
 
@@ -101,12 +100,11 @@ def _places(lookup: Lookup, gradient: Tensor, rows: Tensor, inputs: dict[str, Te
     kept, places, ids, gradient = _align(ids, gradient, inputs)
     if lookup.module.padding_idx is not None:
         kept = kept & (ids != lookup.module.padding_idx)
-    taken = kept.flatten().nonzero().squeeze(1)
-    values = gradient.reshape(-1, gradient.shape[-1])[taken].float()
+    in_batch, in_text = kept.nonzero(as_tuple=True)
+    values = gradient[in_batch, in_text].float()
     if lookup.scale != 1.0:
         values = values * lookup.scale
-    width = ids.shape[1]
-    return PlaceGradients(rows[taken // width], places.flatten()[taken], ids.flatten()[taken], values)
+    return PlaceGradients(rows[in_batch], places[in_batch, in_text], ids[in_batch, in_text], values)
 
 
 def _align(

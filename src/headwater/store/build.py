@@ -40,8 +40,8 @@ def build_store(
     """
     with writer_lock(folder):
         files: dict[str, FileEntry] = {}
-        for checkpoint in plan.checkpoints:
-            for rows in plan.ranges:
+        for rows in plan.ranges:
+            for checkpoint in plan.checkpoints:
                 name = plan.segment_path(checkpoint, rows)
                 path = folder / name
                 remove_leftovers(path.parent)
