@@ -10,7 +10,7 @@ import html
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,10 +118,11 @@ class Corpus:
     def hashes(self) -> list[str]:
         """Per row, the digest of text, second text and label; not of the row's number or id."""
         made: list[str] = []
+        spelled = cache(canonical_json)  # a corpus has few labels
         for start in range(0, len(self), _CHUNK):
             texts, pairs, labels, _ = self._columns(start, min(start + _CHUNK, len(self)))
             made += [
-                digest([text, "" if pair is None else pair, canonical_json(label)])
+                digest([text, "" if pair is None else pair, spelled(label)])
                 for text, pair, label in zip(texts, pairs, labels, strict=True)
             ]
         return made
