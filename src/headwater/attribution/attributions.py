@@ -28,6 +28,8 @@ class WordPair:
     special: bool
     cosine: float | None
     """Of a pair of synonyms; None where both sides hold the same token."""
+    via: str | None
+    """The token that two different words share ("winning" and "calling" meet in "##ing"); None for equal words."""
     train_spans: tuple[Word, ...]
     query_spans: tuple[Word, ...]
 
@@ -40,6 +42,7 @@ class WordPair:
             "places": self.places,
             "special": self.special,
             "synonym": self.cosine,
+            "via": self.via,
             "train_spans": [[word.start, word.end, word.part] for word in self.train_spans],
             "query_spans": [[word.start, word.end, word.part] for word in self.query_spans],
         }

@@ -112,13 +112,16 @@ def _pair(
     known = train[0] != "token"
     surfaces = {row.surface(word).casefold() for word in train} if known else set()
     shared = max(len(places.get(int(contributions.train_tokens[at]), ())) for at in group)
+    ours = row.surface(train[0]) if len(surfaces) == 1 else token_text[train_token]
+    theirs = query.surface(asked) if isinstance(asked, int) else token_text[int(contributions.query_tokens[first])]
     return WordPair(
-        train=row.surface(train[0]) if len(surfaces) == 1 else token_text[train_token],
-        query=query.surface(asked) if isinstance(asked, int) else token_text[int(contributions.query_tokens[first])],
+        train=ours,
+        query=theirs,
         score=float(contributions.values[list(group)].sum()),
         places=max(shared, 1),
         special=not known,
         cosine=None if same else float(contributions.cosines[list(group)].max()),
+        via=token_text[train_token] if same and ours.casefold() != theirs.casefold() else None,
         train_spans=tuple(row.words[word] for word in train) if known else (),
         query_spans=(query.words[asked],) if isinstance(asked, int) else (),
     )
