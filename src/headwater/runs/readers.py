@@ -101,8 +101,11 @@ def _json_rows(path: Path, packed: bool) -> list[dict[str, Any]]:
             raise DataError.at(path.name, "the line is empty.", row=blank, fix="Only the end may hold empty lines.")
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError.at(path.name, f"not valid JSON ({error}).", row=number) from None
+        except json.JSONDecodeError as error:
+            what = f"not valid JSON ({error.msg}, at character {error.pos + 1})."
+            raise DataError.at(path.name, what, row=number) from None
+        except RecursionError:
+            raise DataError.at(path.name, "not valid JSON (nested too deep).", row=number) from None
         if not isinstance(row, dict):
             what = f"not a JSON object but {type(row).__name__}."
             raise DataError.at(path.name, what, row=number, fix='Each line must be like {"text": ..., "label": ...}.')

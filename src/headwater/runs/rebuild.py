@@ -1,8 +1,9 @@
 """The learning rates of a training that nobody recorded, rebuilt from what a plain Trainer folder holds.
 
 transformers' schedules (constant, linear, cosine, each with warm-up) are tried on all points that are known: the
-scheduler.pt of each checkpoint and the logged rates. The plainest one that meets all of them is taken. A rate that
-nothing supports is never guessed: that is an error which asks for the weights.
+scheduler.pt of each checkpoint and the logged rates. Of several that meet all of them, the one that training_args.bin
+names is taken, else the plainest, with a warning if that matters. A rate that nothing supports is never guessed: that
+is an error which asks for the weights.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 
 from headwater.errors import RunError
 from headwater.files import read_json
+from headwater.runs.arguments import ScheduleHint, schedule_hint
 from headwater.runs.rates import ASK_FOR_WEIGHTS, Weights, sums_between
 
 _CLOSE = 1e-6  # relative: rates are double precision, and a schedule's formula reproduces them almost exactly
@@ -45,6 +47,7 @@ def _cosine(index: Any, warmup: Any, total: int) -> Any:
 
 
 SCHEDULES: dict[str, Schedule] = {"constant": _constant, "linear": _linear, "cosine": _cosine}
+_NAMED = {"constant": "constant", "constant_with_warmup": "constant", "linear": "linear", "cosine": "cosine"}
 
 
 @dataclass(frozen=True)
@@ -85,12 +88,14 @@ class Fit:
 def rebuilt_weights(checkpoints: Sequence[Path]) -> Weights:
     """The weights of a plain Trainer folder's checkpoints, in the order of their steps. Raises RunError."""
     points = _read_points(checkpoints)
+    hint = schedule_hint(checkpoints[-1])
     fits = _fits(points)
-    if not fits:
+    if not fits or (hint.name is not None and hint.name not in _NAMED):
         raise RunError(
             f"{checkpoints[-1].parent}: the learning rates are not those of a constant, linear or cosine schedule, "
             f"so they cannot be rebuilt. {ASK_FOR_WEIGHTS}"
         )
+    fits = _agreeing(fits, hint)
     chosen = fits[0]
     rates = chosen.rates(points.stops[-1])
     at = [float(chosen.rates(stop + 1)[-1]) for stop in points.stops]
@@ -171,6 +176,16 @@ def _fits(points: Points) -> list[Fit]:
     return sorted(found.values(), key=lambda fit: (fit.warmup, plain.index(fit.name)))
 
 
+def _agreeing(fits: list[Fit], hint: ScheduleHint) -> list[Fit]:
+    """Those that training_args.bin names; all, where it names none of them (a schedule passed by hand)."""
+    warmup = 0 if hint.name == "constant" else hint.warmup(fits[0].total)
+    if hint.name is not None:
+        named = [fit for fit in fits if fit.name == _NAMED[hint.name]]
+        warmed = [fit for fit in named if fit.warmup == warmup]
+        return warmed or named or fits
+    return fits
+
+
 def _meeting(
     schedule: Schedule, index: Int[np.ndarray, " points"], rates: Float[np.ndarray, " points"], points: Points
 ) -> Iterator[tuple[int, float]]:
@@ -212,10 +227,10 @@ def _doubt(fits: Sequence[Fit], points: Points) -> str:
     others = [fit for fit in ends if np.abs(_shares(fit, points.stops) - chosen).max() > _DIFFERENT]
     if not others:
         return ""
+    listed = ", ".join(dict.fromkeys(str(fit) for fit in others))
     return (
         f"The learning rates were rebuilt, and several schedules fit what the checkpoints tell: {fits[0]} (taken), "
-        f"{', '.join(dict.fromkeys(str(fit) for fit in others))}. They weight the checkpoints differently. Train with hw.Recorder, "
-        "or say the weights with Run.create."
+        f"{listed}. They weight the checkpoints differently. Train with hw.Recorder, or say the weights with Run.create."
     )
 
 
