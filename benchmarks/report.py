@@ -9,6 +9,7 @@ import platform
 import shlex
 import statistics
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ def use_threads(threads: int) -> None:
     if "torch" in sys.modules:
         raise RuntimeError("use_threads() must come before torch is imported")
     os.environ.update(quiet_environment(threads))
+    warnings.simplefilter("ignore")
 
 
 def heading(title: str, versions: Mapping[str, str] | None = None) -> str:
