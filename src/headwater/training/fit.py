@@ -150,10 +150,13 @@ def _own_randomness() -> Iterator[None]:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Hold back transformers' own lines: our bar says what matters."""
-    before = transformers.logging.get_verbosity()
+    """Hold back transformers' own lines and bars: ours says what matters."""
+    level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(before)
+        transformers.logging.set_verbosity(level)
+        if bars:
+            transformers.logging.enable_progress_bar()  # type: ignore[no-untyped-call]

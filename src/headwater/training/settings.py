@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def _setting(default: Any, sentence: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """Settings of `train`. None means: what suits the kind of model (see `filled`).
+    """Settings of `train`. None means: what suits the kind of model.
 
     Raises UsageError where a value makes no sense.
     """
@@ -73,19 +74,24 @@ class TrainSettings:
         return self.model == TEXTCNN
 
 
-def training_arguments(settings: TrainSettings, out: Path) -> TrainingArguments:
-    """Say `settings` in transformers' words, so that the recipe on disk is one that Trainer itself understands."""
+def training_arguments(
+    settings: TrainSettings, out: Path, rows: int, *, label_smoothing: float = 0.0
+) -> TrainingArguments:
+    """Say `settings` for `rows` rows in transformers' words: the recipe on disk is one that Trainer understands."""
     scratch = settings.from_scratch
     epochs = settings.epochs or (8.0 if scratch else 2.0)
     rate = settings.learning_rate or (1e-3 if scratch else 5e-5)
+    steps = math.ceil(math.ceil(rows / settings.batch_size) * epochs)
     return TrainingArguments(
         output_dir=str(out),
         num_train_epochs=epochs,
         learning_rate=rate,
         per_device_train_batch_size=settings.batch_size,
         lr_scheduler_type=SchedulerType(settings.schedule),
-        warmup_steps=settings.warmup,
+        # Trainer rounds up, and a warm-up begins at rate 0: a training of one step would not move at all.
+        warmup_steps=settings.warmup if settings.warmup * steps >= 1 else 0,
         weight_decay=settings.weight_decay,
+        label_smoothing_factor=label_smoothing,  # the task's: its own loss is the one computed
         optim=OPTIMIZERS[settings.optimizer],
         optim_args=f"momentum={settings.momentum}" if settings.optimizer == "sgd" else None,
         seed=settings.seed,

@@ -50,7 +50,7 @@ def train(
     if eval_corpus is not None and eval_corpus.columns.label is not None:
         _targets(eval_corpus, task, model)
     recorder = Recorder(out, corpus=corpus, task=task, eval_corpus=eval_corpus)
-    arguments = training_arguments(settings, out)
+    arguments = training_arguments(settings, out, len(corpus), label_smoothing=getattr(task, "label_smoothing", 0.0))
     fit(model, tokenizer, task, corpus, targets, arguments, callbacks=[recorder], show=show)
     return Run.open(out)
 
