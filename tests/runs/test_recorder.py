@@ -10,14 +10,21 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from test_rebuild import Watch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 import builders
 from headwater.errors import DataError, HeadwaterWarning, ModelError, RunError
 from headwater.runs.classification import Classification
 from headwater.runs.corpus import Columns, Corpus
+from headwater.runs.rebuild import rebuilt_weights
 from headwater.runs.recorder import Recorder
 from headwater.runs.run import Run
 
@@ -243,8 +250,25 @@ def test_parameter_names_stand_in_the_order_of_the_saved_optimizer(tmp_path: Pat
             assert saved["state"][number]["exp_avg_sq"].shape == weights[name].shape, name
 
 
+class Overflow(TrainerCallback):
+    """Makes one step look as mixed precision does when gradients overflow."""
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        given["optimizer"]._is_overflow = state.global_step == 1
+
+
+def test_a_step_that_mixed_precision_skips_adds_nothing(tmp_path: Path) -> None:
+    callbacks = [recorder(tmp_path), Overflow()]
+    builders.train_plainly(tmp_path, ROWS, callbacks=callbacks, lr_scheduler_type="constant")
+    assert [c.weight for c in Run.open(tmp_path).checkpoints] == pytest.approx([2e-3, 3e-3])
+    paths = [tmp_path / "checkpoint-3", tmp_path / "checkpoint-6"]
+    assert rebuilt_weights(paths).weights == pytest.approx([2e-3, 3e-3])
+
+
 MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], type[Exception], str]] = {
     "label smoothing": ({}, {"label_smoothing_factor": 0.1}, RunError, "smooths labels by 0.1"),
+    "shorter": ({"task": Classification(max_length=7)}, {}, DataError, "row has 1. tokens, the task makes 7"),
+    "another order": ({"rows": [*ROWS[1:], ROWS[0]]}, {}, DataError, "row 1: Trainer's row has"),
     "too long": ({"task": Classification(max_length=65)}, {}, ModelError, "at most 64 tokens"),
     "other rows": ({"rows": ROWS[:20]}, {}, DataError, "given 20 rows, but Trainer trains on 24"),
     "unknown label": (
@@ -268,6 +292,39 @@ def test_label_smoothing_that_the_task_knows_is_fine(tmp_path: Path) -> None:
     task = Classification(label_smoothing=0.1)
     builders.train_plainly(tmp_path, ROWS, callbacks=[recorder(tmp_path, task=task)], label_smoothing_factor=0.1)
     assert Run.open(tmp_path).task == Classification(label_smoothing=0.1, max_length=32)
+
+
+def test_held_out_rows_must_fit_too(tmp_path: Path) -> None:
+    held = Corpus.read([{"text": "a", "label": "other"}], name="eval.csv")
+    recording = Recorder(tmp_path, corpus=Corpus.read(ROWS), task=Classification(), eval_corpus=held)
+    with pytest.raises(DataError, match=r"eval\.csv, row 1: label 'other' is not"):
+        builders.train_plainly(tmp_path, ROWS, callbacks=[recording])
+
+
+def test_a_lora_run_opens_with_its_labels_and_says_that_embeddings_stood_still(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="LoRA needs headwater[lora]")
+    tokenizer = builders.wordpiece_tokenizer()
+    AutoModel.from_config(builders.tiny_model().config).save_pretrained(tmp_path / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "base", label2id=builders.LABEL2ID, id2label={0: "bad", 1: "good"}
+    )
+    model = peft.get_peft_model(base, peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"]))
+    folder = tmp_path / "run"
+    trainer = builders.train_plainly(folder, ROWS, model=model, callbacks=[recorder(folder)])
+    with pytest.warns(HeadwaterWarning, match="LoRA"):
+        run = Run.open(folder)
+    assert run.label2id == builders.LABEL2ID
+    loaded, batch = (
+        run.checkpoints[-1].load(),
+        run.task.collate(run.task.encode(tokenizer, list(run.corpus)), tokenizer),
+    )
+    expected = trainer.model.eval()(**batch).logits
+    torch.testing.assert_close(loaded(**batch).logits, expected)
+    before = run.checkpoints[-1].fingerprint
+    assert run.checkpoints[0].fingerprint != before
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "base" / "model.safetensors")
+    assert Run.open(folder).checkpoints[-1].fingerprint != before
 
 
 def test_a_model_of_several_labels_a_row_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -62,6 +62,11 @@ def resolve(name: str | Path) -> str:
 def load_config(path: str | Path) -> PreTrainedConfig:
     """Read a model's configuration (no weights). Raises ModelError."""
     where, options = _source(path)
+    if (Path(where) / "adapter_config.json").is_file() and not (Path(where) / "config.json").is_file():
+        raise ModelError(
+            f"{path}: an adapter without config.json, so its labels are not known. "
+            "Put it there: model.config.save_pretrained(folder). (hw.Recorder does.)"
+        )
     with _explained(path, "configuration"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(where, **options)
     return config
@@ -89,18 +94,13 @@ def load_classifier(
     if num_labels is not None:
         options |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
     if (Path(where) / "adapter_config.json").is_file():
-        return _load_adapter(Path(where), num_labels, label2id).to(device)  # type: ignore[arg-type, no-any-return]
-    with _explained(path, "model"), _quiet():
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
-        )
-    missing = sorted(report["missing_keys"])
+        return _load_adapter(Path(where), label2id, num_labels).to(device)  # type: ignore[arg-type, no-any-return]
+    model, missing = _from_folder(where, options)
     if missing and num_labels is None:
         raise ModelError(
             f"{path}: the weights lack {missing[0]} ({len(missing)} in all), so this is not a trained classifier."
         )
-    model.eval().to(device)
-    return model  # type: ignore[no-any-return]
+    return model.to(device)  # type: ignore[arg-type, no-any-return]
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
@@ -117,14 +117,28 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerFast:
     return tokenizer  # type: ignore[no-any-return]
 
 
+def tensor_names(path: Path) -> list[str]:
+    """The names of the tensors in a safetensors file."""
+    with safe_open(path, framework="pt") as file:
+        names: Any = file.keys()
+        return list(names)
+
+
 def model_fingerprint(path: str | Path) -> str:
-    """Digest of a model folder's weight files and configuration, by name. Raises ModelError without weights."""
+    """Digest of a model folder's weight files and configuration, by name; of an adapter's base model too.
+
+    Raises ModelError without weights.
+    """
     folder = Path(path)
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"{folder}: no *.safetensors file. Save the model with save_pretrained.")
     files += [folder / name for name in ("config.json", "adapter_config.json") if (folder / name).is_file()]
-    return digest(part for file in files for part in (file.name, file_digest(file)))
+    parts = [part for file in files for part in (file.name, file_digest(file))]
+    if (folder / "adapter_config.json").is_file():
+        base = _base_of(folder)
+        parts.append(base if base.startswith(_HUB) else model_fingerprint(base))
+    return digest(parts)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
@@ -142,16 +156,45 @@ def _source(path: str | Path) -> tuple[str, dict[str, Any]]:
     return text.removeprefix(_HUB), {"local_files_only": local, "trust_remote_code": False}
 
 
-def _load_adapter(folder: Path, num_labels: int | None, label2id: Mapping[str, int] | None) -> PreTrainedModel:
+def _load_adapter(folder: Path, label2id: Mapping[str, int] | None, num_labels: int | None) -> PreTrainedModel:
+    """The base model with the adapter's changes merged into its weights: a plain model like any other."""
     if importlib.util.find_spec("peft") is None:
         raise ModelError(f"{folder}: a LoRA adapter, which needs peft. Run: pip install 'headwater[lora]'")
     from peft import PeftModel
 
-    base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    model = load_classifier(base, num_labels=num_labels, label2id=label2id)
-    with _explained(folder, "adapter"):
-        adapted: PreTrainedModel = PeftModel.from_pretrained(model, str(folder)).float().eval()
-    return adapted
+    config = load_config(folder)
+    base = _base_of(folder)
+    where, options = _source(base)
+    names: Any = label2id or config.label2id
+    id2label = {index: name for name, index in names.items()}
+    options |= {"label2id": dict(names), "id2label": id2label, "num_labels": num_labels or config.num_labels}
+    model, missing = _from_folder(where, options | {"ignore_mismatched_sizes": True})
+    with _explained(folder, "adapter"), _quiet():
+        held = [name for file in sorted(folder.glob("*.safetensors")) for name in tensor_names(file)]
+        lacking = [name for name in missing if not any(other.endswith(name) for other in held)]
+        adapted: Any = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    if lacking and label2id is None and num_labels is None:
+        raise ModelError(f"{folder}: neither the adapter nor its base has {lacking[0]}, so this is no classifier.")
+    return adapted.float().eval()  # type: ignore[no-any-return]
+
+
+def _from_folder(where: str, options: Mapping[str, Any]) -> tuple[PreTrainedModel, list[str]]:
+    """A classifier, and the names of the weights that the files lack and that are random therefore."""
+    with _explained(where, "model"), _quiet():
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+        )
+    return model.eval(), sorted(report["missing_keys"])
+
+
+def _base_of(adapter: Path) -> str:
+    """The model that an adapter changes: a folder, or, as peft writes it down, a name on the hub."""
+    with _explained(adapter, "adapter"):
+        settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        base = str(settings["base_model_name_or_path"] or "")
+    if not base:
+        raise ModelError(f"{adapter}: adapter_config.json does not name the model that it changes.")
+    return resolve(base)
 
 
 @contextlib.contextmanager

@@ -11,12 +11,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
-from headwater.models.load import load_classifier, load_config
+from headwater.models.load import load_classifier, load_config, tensor_names
 
 STILL = (
     "The word embeddings did not move in this training (frozen, or a LoRA adapter): scores of the word-embedding "
     "layer are then similarities of gradients, not TracIn's first-order account of what training did."
 )
+
+
+_NOT_WORDS = ("norm", "Norm", "position", "token_type")
 
 
 def embeddings_moved(folders: Sequence[Path]) -> bool:
@@ -62,7 +65,7 @@ def _adapters_differ(folders: Sequence[Path]) -> bool:
 def _embedding_tensors(folder: Path) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
+        names = [name for name in tensor_names(path) if "embed" in name and not any(n in name for n in _NOT_WORDS)]
         with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if "embed" in name]  # noqa: SIM118  not a dict
             found |= {name: file.get_tensor(name) for name in names}
     return found

@@ -230,7 +230,7 @@ def _doubt(fits: Sequence[Fit], points: Points) -> str:
     listed = ", ".join(dict.fromkeys(str(fit) for fit in others))
     return (
         f"The learning rates were rebuilt, and several schedules fit what the checkpoints tell: {fits[0]} (taken), "
-        f"{listed}. They weight the checkpoints differently. Train with hw.Recorder, or say the weights with Run.create."
+        f"{listed}. They weight the checkpoints differently. Use hw.Recorder, or say the weights with Run.create."
     )
 
 

@@ -25,6 +25,7 @@ from headwater.errors import DataError, HeadwaterWarning, RunError
 from headwater.files import remove_leftovers
 from headwater.runs.checkpoint import Checkpoint
 from headwater.runs.corpus import Corpus
+from headwater.runs.matching import check_dataset
 from headwater.runs.rates import RateLog
 from headwater.runs.recipe import Recipe, portable_arguments
 from headwater.runs.record import Record, read_record, record_folder
@@ -101,6 +102,7 @@ class Recorder(TrainerCallback):
         if self._log is not None:
             group = given["optimizer"].param_groups[self._log.embedding_group]
             self._log.saved[state.global_step] = float(group["lr"])
+            _complete_adapter(given["model"], _checkpoint_path(args, state.global_step))
             self._write(args)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
@@ -122,13 +124,16 @@ class Recorder(TrainerCallback):
                 f"{smoothing}. Make them equal: Classification(label_smoothing={args.label_smoothing_factor})."
             )
         self.task.check_model(model.config)
-        self.task.with_limit(tokenizer, model.config)
+        task = self.task.with_limit(tokenizer, model.config)
         column = self.corpus.columns.label
         if column is None:
             raise DataError(f"{self.corpus.name}: a training corpus needs labels: Columns(label=...).")
         labels = self.corpus.table.column(column).to_pylist()
         targets = self.task.targets(labels, model.config, where=self.corpus.name)
-        _check_dataset(getattr(loader, "dataset", None), targets, self.corpus)
+        check_dataset(getattr(loader, "dataset", None), self.corpus, targets, task, tokenizer)
+        if self.eval_corpus is not None and self.eval_corpus.columns.label is not None:
+            labels = self.eval_corpus.table.column(self.eval_corpus.columns.label).to_pylist()
+            task.targets(labels, model.config, where=self.eval_corpus.name)
 
     def _begin(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
         """Clear an earlier record away and keep what the training begins from."""
@@ -142,6 +147,7 @@ class Recorder(TrainerCallback):
             made = Path(temporary) / "initial"
             model.save_pretrained(made)
             tokenizer.save_pretrained(made)
+            _complete_adapter(model, made)
             made.replace(where / "initial")
 
     def _go_on(self, fresh: RateLog, step: int) -> tuple[RateLog, str]:
@@ -191,6 +197,12 @@ def _steps_on_disk(args: TrainingArguments, last: int) -> list[int]:
     return sorted(int(name) for name in names if name.isdigit() and int(name) <= last)
 
 
+def _complete_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """A folder that holds only an adapter does not say which labels the model has: put its configuration there."""
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        model.config.save_pretrained(folder)
+
+
 def _tokenizer(given: Any) -> PreTrainedTokenizerFast:
     if given is None:
         raise RunError("Recorder needs the tokenizer. Give it to Trainer: Trainer(processing_class=tokenizer, ...).")
@@ -207,24 +219,3 @@ def _empty_log(model: PreTrainedModel, optimizer: Any) -> RateLog:
         place for place, group in enumerate(optimizer.param_groups) if matrix in {id(v) for v in group["params"]}
     ]
     return RateLog(groups, holding[0] if holding else 0)
-
-
-def _check_dataset(dataset: Any, targets: list[int], corpus: Corpus) -> None:
-    """Trainer's rows must be the corpus's, in order: their number, and their labels where they are at hand."""
-    try:
-        count = len(dataset)
-    except TypeError:
-        return  # a stream: there is nothing to compare
-    if count != len(corpus):
-        raise DataError(
-            f"{corpus.name}: Recorder was given {len(corpus):,} rows, but Trainer trains on {count:,}. "
-            "Give both the same rows in the same order."
-        )
-    columns = getattr(dataset, "column_names", None) or []
-    column = next((name for name in ("labels", "label") if name in columns), None)
-    there = list(dataset.with_format(None)[column]) if column is not None else []
-    for row, (label, target) in enumerate(zip(there, targets, strict=False)):
-        if isinstance(label, int) and label != target:
-            what = f"its class is {target}, but Trainer's dataset has {label} in that place."
-            fix = "Give both the same rows in the same order."
-            raise DataError.at(corpus.name, what, row=row + 1, column=corpus.columns.label, fix=fix)

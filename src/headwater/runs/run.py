@@ -233,7 +233,7 @@ def _open_plain(folder: Path, corpus: Corpus | None, task: Task | None, recipe: 
 def _checked(run: Run) -> Run:
     """Check that the run's parts fit each other, and fill in what follows from them."""
     if not run.checkpoints:
-        raise RunError(f"{run.folder}: the run has no checkpoints.")
+        raise RunError(f"{run.folder}: the run has no checkpoints. Train with save_strategy='epoch' or 'steps'.")
     for checkpoint in run.checkpoints:
         if not any(checkpoint.path.glob("*.safetensors")):
             raise RunError(f"{checkpoint.path}: no weights (*.safetensors) here. Was the saving cut short?")
@@ -254,6 +254,9 @@ def _checked(run: Run) -> Run:
     object.__setattr__(run, "label2id", {str(n): int(i) for n, i in (config.label2id or {}).items()})
     object.__setattr__(run, "task", run.task.with_limit(run.tokenizer, config))
     run.targets  # noqa: B018  labels that the model does not know are found now, not in the middle of a build
+    held_out = run.eval_corpus
+    if held_out is not None and held_out.columns.label is not None:
+        run.task.targets(held_out.table.column(held_out.columns.label).to_pylist(), config, where=held_out.name)
     return run
 
 
