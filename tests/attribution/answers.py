@@ -26,6 +26,8 @@ def row(
     *,
     weights: dict[str, float],
     special: float,
+    rest: float = 0.0004,
+    spread: random.Random | None = None,
     pair: str | None = None,
     query_pair: str | None = None,
     synonyms: dict[str, tuple[str, float]] | None = None,
@@ -33,7 +35,10 @@ def row(
     percentile: float = 99.9,
     id: str | None = None,
 ) -> dict[str, Any]:
-    """A row of an answer: each word that it shares with the query scores its weight (0.0004 by default)."""
+    """A row of an answer: each word that it shares with the query scores its weight, or `rest`.
+
+    With `spread` each place of a word in the query gets a share of its own, as places do.
+    """
     places: dict[str, list[list[int]]] = {}
     for part, body in enumerate([text] if pair is None else [text, pair]):
         for start, end, _ in spans_of(body):
@@ -52,7 +57,7 @@ def row(
                     {
                         "train": first,
                         "query": word,
-                        "score": weights.get(train, 0.0004),
+                        "score": weights.get(train, rest) * (spread.lognormvariate(-0.5, 1) if spread else 1.0),
                         "places": len(spans),
                         "special": False,
                         "synonym": cosine,
@@ -196,7 +201,7 @@ def sms_answer() -> dict[str, Any]:
         for sign, rows in ((1, toward), (-1, away)):
             signed = {word: sign * weight for word, weight in weights.items()}
             side = [
-                row(number, given, body, text, weights=signed, special=special, hub=hub, id=f"sms-{number:04}",
+                row(number, given, body, text, weights=signed, rest=0.0004 * sign, special=special, hub=hub, id=f"sms-{number:04}",
                     percentile=99.95 - 0.05 * place if sign > 0 else 0.05 * place)
                 for place, (number, given, body, special, hub) in enumerate(rows)
             ]  # fmt: skip
@@ -230,17 +235,11 @@ def news_answer() -> dict[str, Any]:
     sides = [
         [
             row(number, label, body, text, weights={w: sign * s for w, s in weights.items()}, special=sign * 1e-7,
-                synonyms=synonyms, percentile=99.99 if sign > 0 else 0.01)
+                rest=sign * 8e-8, synonyms=synonyms, percentile=99.99 if sign > 0 else 0.01)
             for number, label, body in rows
         ]
         for sign, rows in ((1, toward), (-1, away))
     ]  # fmt: skip
-    for side, sign in zip(sides, (1, -1), strict=True):
-        for found in side:
-            for word in found["words"]:
-                if abs(word["score"]) == 0.0004:
-                    found["score"] += sign * 8e-8 - word["score"]
-                    word["score"] = sign * 8e-8
     asked = query(text, "Business", "Business", *sides, label_source="predicted", probability=0.9997, loss=0.0003)
     found = answer([asked], ["World", "Sports", "Business", "Sci/Tech"], name="agnews", rows=120_000)
     found["options"]["synonyms"] = True
@@ -278,7 +277,8 @@ def long_answer(queries: int = 50, words: int = 300, rows: int = 5) -> dict[str,
                 number += 37
                 body = text()
                 weights = {w: sign * chosen.lognormvariate(-7, 1.6) * chosen.choice((1, 1, 1, -0.3)) for w in vocabulary}
-                side.append(row(number, chosen.choice(("ham", "spam")), body, asked, weights=weights, special=sign * 0.001))
+                label = chosen.choice(("ham", "spam"))
+                side.append(row(number, label, body, asked, weights=weights, special=sign * 0.001, spread=chosen))
             sides.append(side)
         found.append(query(asked, "spam", "ham", *sides))
     return answer(found, ["ham", "spam"], name="long", rows=50_000)

@@ -1,0 +1,73 @@
+"""The one computed sentence of an answer, and the facts beside its query.
+
+"Said ham (0.93). Ten rows hold 31% of the push toward ham; free carries 41% of theirs."
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from headwater.attribution.numerals import number_word, percent, probability
+
+
+@dataclass(frozen=True, slots=True)
+class Bit:
+    """A stretch of a sentence: plain, a label, a word of a text, or a number."""
+
+    text: str
+    kind: Literal["plain", "label", "word", "number"] = "plain"
+
+
+def sentence(query: Mapping[str, Any], rows: bool, known: set[str] | None = None) -> tuple[Bit, ...]:
+    """The sentence in bits. `rows`: whether any row is listed. `known`: the only words that it may name."""
+    bits = [*_said(query)]
+    if not rows:
+        return (*bits, Bit("No training row pushed it either way."))
+    summary = query.get("summary") or {}
+    share, count = summary.get("top_share"), int(summary.get("top_rows") or 0)
+    if share is not None and count:
+        bits += [
+            Bit(f"{number_word(count).capitalize()} row{'s hold' if count != 1 else ' holds'} "),
+            Bit(percent(share), "number"),
+            Bit(" of the push toward "),
+            Bit(str(query.get("label")), "label"),
+        ]
+        word, part = summary.get("word"), summary.get("word_share")
+        if word and part is not None and (known is None or word in known):
+            theirs = "theirs" if count != 1 else "its score"
+            bits += [Bit("; "), Bit(str(word), "word"), Bit(" carries "), Bit(percent(part), "number"), Bit(f" of {theirs}")]
+        bits.append(Bit("."))
+    return tuple(bits)
+
+
+def _said(query: Mapping[str, Any]) -> list[Bit]:
+    said = query.get("predicted")
+    if said is None:
+        return []
+    bits = [Bit("Said "), Bit(str(said), "label")]
+    if query.get("probability") is not None:
+        bits += [Bit(" ("), Bit(probability(query["probability"]), "number"), Bit(")")]
+    if query.get("label_source") == "given" and str(query.get("label")) != str(said):
+        bits += [Bit("; labelled "), Bit(str(query.get("label")), "label")]
+    return [*bits, Bit(". ")]
+
+
+def plain(bits: tuple[Bit, ...]) -> str:
+    """The sentence as plain text."""
+    return "".join(bit.text for bit in bits)
+
+
+def facts(query: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """(name, value) pairs beside the query: what it said, what was given, probability, loss."""
+    found = []
+    if query.get("predicted") is not None:
+        found.append(("said", str(query["predicted"])))
+    if query.get("probability") is not None:
+        found.append(("probability", probability(query["probability"])))
+    if query.get("label_source") == "given":
+        found.append(("given label", str(query.get("label"))))
+    if query.get("loss") is not None:
+        found.append(("loss", f"{query['loss']:.3g}"))
+    return tuple(found)
