@@ -50,6 +50,11 @@ class Predictions:
         """The label predicted for each row."""
         return [self.names[number] for number in self.classes]
 
+    @property
+    def true_labels(self) -> list[str]:
+        """The label of each row, by the model's name for it."""
+        return [self.names[number] for number in self._known()]
+
     @cached_property
     def losses(self) -> Float32[np.ndarray, " rows"]:
         """Cross-entropy of each row's label in nats, without label smoothing or class weights."""
