@@ -140,8 +140,9 @@ class Corpus:
     def take(self, rows: Sequence[int]) -> Corpus:
         """A corpus of these rows, in this order, numbered anew from 0."""
         wanted = np.asarray(rows, dtype=np.int64).reshape(-1)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise DataError(f"{self.name}: row {int(wanted.max()):,} asked for, but there are {len(self):,} rows.")
+        wrong = wanted[(wanted < 0) | (wanted >= len(self))]
+        if wrong.size:
+            raise DataError(f"{self.name}: row {int(wrong[0]):,} asked for (from 0), but there are {len(self):,} rows.")
         return Corpus(self.table.take(pa.array(wanted)), self.columns, self.name)
 
     def without(self, rows: Collection[int]) -> Corpus:
@@ -157,7 +158,7 @@ class Corpus:
         labels = self.table.column(column).to_pylist()
         for row, label in changes.items():
             if not 0 <= row < len(labels):
-                raise DataError(f"{self.name}: row {row:,} asked for, but there are {len(self):,} rows.")
+                raise DataError(f"{self.name}: row {row:,} asked for (from 0), but there are {len(self):,} rows.")
             if type(label) is not type(labels[row]):
                 what = f"the new label {label!r} is not of the kind of the old one, {labels[row]!r}."
                 raise DataError.at(self.name, what, row=row + 1, column=column)

@@ -142,7 +142,8 @@ class Recorder(TrainerCallback):
         for name in ("run.json", "rates.json", "recipe.json", "corpus.parquet", "eval.parquet"):
             (where / name).unlink(missing_ok=True)
         remove_leftovers(where)
-        shutil.rmtree(where / "initial", ignore_errors=True)
+        for folder in (where / "initial", *where.glob(".initial.*")):
+            shutil.rmtree(folder, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=where, prefix=".initial.") as temporary:
             made = Path(temporary) / "initial"
             model.save_pretrained(made)

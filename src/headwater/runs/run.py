@@ -170,10 +170,7 @@ def _open_record(folder: Path, corpus: Corpus | None, task: Task | None, recipe:
             f"{record.corpus.fingerprint[:8]}, {corpus.name} {len(corpus):,} with {corpus.fingerprint[:8]}. "
             "Leave corpus= out: the run keeps its own."
         )
-    recorded = record.task.to_json()
-    if task is not None and {k: v for k, v in task.to_json().items() if v is not None} != {
-        k: v for k, v in recorded.items() if v is not None and (k != "max_length" or task.max_length is not None)
-    }:
+    if task is not None and not _same_task(task, record.task):
         raise RunError(f"{folder}: the run was recorded with {record.task}. Leave task= out: the run keeps its own.")
     checkpoints, notes = _standing(record)
     recipe_file = record_folder(folder) / "recipe.json"
@@ -181,6 +178,14 @@ def _open_record(folder: Path, corpus: Corpus | None, task: Task | None, recipe:
         recipe = Recipe.read(recipe_file)
     run = Run(folder, record.corpus, record.task, checkpoints, recipe, record.eval_corpus, {}, record.no_recipe)
     return _warned(_checked(run), notes)
+
+
+def _same_task(given: Task, recorded: Task) -> bool:
+    """Whether they are the same where the given one says something: max_length may be left to the record."""
+    said = given.to_json()
+    if given.max_length is None:
+        said["max_length"] = recorded.max_length
+    return said == recorded.to_json()
 
 
 def _standing(record: Record) -> tuple[tuple[Checkpoint, ...], list[str]]:
