@@ -1,0 +1,132 @@
+"""The application: its commands, each imported only when it is called, and how errors leave it.
+
+Importing torch takes seconds, and `headwater --help` needs none of it; so the list of commands is written here, and a
+command's own module, which knows its options, is imported when the command is run or asked for help.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+import headwater
+from headwater.cli.console import print_error, quiet
+from headwater.errors import HeadwaterError, UsageError
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command: where its `app` is, the panel it is listed under, and the first line of its help."""
+
+    module: str
+    panel: str
+    summary: str
+    interrupted: str = ""
+    """What to say of the state that Ctrl-C leaves."""
+
+
+_START, _INDEX, _ASK = "Start", "Build an index", "Ask"
+_RESUMES = "; run the same command again to resume"
+_UNFINISHED = "; --out holds an unfinished training: delete it before you train there again"
+
+COMMANDS = {
+    "demo": Entry("demo", _START, "See it work on real data: train, explain, repair, retrain, compare."),
+    "train": Entry("train", _START, "Train a classifier, and record what explaining it will need.", _UNFINISHED),
+    "estimate": Entry("estimate", _INDEX, "Say what an index will cost: time, disk, memory."),
+    "index": Entry("index", _INDEX, "Index a run: what every training row taught, word by word.", _RESUMES),
+    "verify": Entry("verify", _INDEX, "Read every byte of an index, and say whether it is whole."),
+    "query": Entry("query", _ASK, "Explain predictions: the training rows, and the words in them, behind each."),
+    "scores": Entry("scores", _ASK, "Score queries against every training row, into a .npy file."),
+    "methods": Entry("methods", _ASK, "List the methods of attribution and their options."),
+}
+
+
+class Commands(TyperGroup):
+    """The group of all commands, and the one place where errors are turned into a line and an exit code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names, in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return what a list of commands needs: the name and the summary. `resolve_command` loads the rest."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        return TyperCommand(cmd_name, help=entry.summary, rich_markup_mode="rich", rich_help_panel=entry.panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Import the module of the command that is called."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in COMMANDS:
+            command = load_command(name)
+        return name, command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. What the user can mend is one line; anything else is a bug and keeps its traceback."""
+        with quiet():
+            try:
+                return super().invoke(ctx)
+            except HeadwaterError as error:
+                print_error(str(error))
+                raise typer.Exit(2 if isinstance(error, UsageError) else 1) from error
+            except KeyboardInterrupt as error:
+                entry = COMMANDS.get(str(ctx.invoked_subcommand))
+                print_error(f"Interrupted{entry.interrupted if entry else ''}.", name="")
+                raise typer.Exit(INTERRUPTED) from error
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                place = f"{error.filename}: " if error.filename else ""
+                print_error(f"{place}the disk is full. Free some space, or choose another folder.")
+                raise typer.Exit(1) from error
+
+
+def load_command(name: str) -> Any:
+    """Import a command's module and make the command."""
+    module = import_module(f"headwater.cli.{COMMANDS[name].module}")
+    command = typer.main.get_command(module.app)
+    command.name = name
+    command.help = _flowing(command.help or "")
+    return command
+
+
+def _flowing(text: str) -> str:
+    """Join the lines of each paragraph, so that they are broken where the terminal ends."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headwater {headwater.__version__}")
+        raise typer.Exit()
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(
+    epilog="[bold]Example[/bold]\n\n"
+    "headwater train --data train.jsonl --out my-run\n\n"
+    "headwater index my-run\n\n"
+    'headwater query my-run --text "win a free phone" --html why.html'
+)
+def _headwater(
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Trace what a text classifier says to the training examples, and the words in them, that taught it."""
