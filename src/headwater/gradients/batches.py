@@ -14,6 +14,10 @@ from headwater.runs import Encoding, Run
 BATCH_TOKENS = 2048
 """Padded tokens of a batch, queries and training rows alike."""
 
+PADDING_COUNTS = frozenset({"convbert", "fnet", "nystromformer", "perceiver", "reformer", "xlnet", "yoso"})
+"""Model types whose answer to a text depends on the padding after it, mask or no mask (tried: tiny models of every
+type that transformers classifies with). XLNet reads the last place, FNet mixes all of them."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -29,19 +33,20 @@ class Batch:
         return Batch(self.rows, inputs, self.targets.to(device))
 
 
-def length_buckets(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def length_buckets(lengths: Sequence[int], batch_tokens: int, *, equal: bool = False) -> list[list[int]]:
     """Split positions 0..len(lengths)-1 into batches of at most `batch_tokens` padded tokens (one row at least).
 
     Rows are taken in order of length, equal lengths in their own order, so that the same lengths always give the
-    same batches: bytes that must be equal depend on it.
+    same batches: bytes that must be equal depend on it. `equal` puts only rows of one length together.
     """
     order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
     buckets: list[list[int]] = []
     longest = 0
     for position in order:
-        if not buckets or longest * (len(buckets[-1]) + 1) > batch_tokens:
+        length = max(lengths[position], 1)
+        if not buckets or longest * (len(buckets[-1]) + 1) > batch_tokens or (equal and length != longest):
             buckets.append([])
-            longest = max(lengths[position], 1)
+            longest = length
         buckets[-1].append(position)
     return buckets
 
@@ -49,8 +54,12 @@ def length_buckets(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]
 def encoded_batches(
     run: Run, encodings: Sequence[Encoding], targets: Sequence[int], *, first_row: int = 0, tokens: int = BATCH_TOKENS
 ) -> Iterator[Batch]:
-    """Collate encoded examples into batches of like length; rows are numbered from `first_row`."""
-    for bucket in length_buckets([len(encoding.input_ids) for encoding in encodings], tokens):
+    """Collate encoded examples into batches of like length; rows are numbered from `first_row`.
+
+    Where the model's answers depend on padding there is none: a batch then holds rows of one length only.
+    """
+    equal = run.checkpoints[-1].config.model_type in PADDING_COUNTS
+    for bucket in length_buckets([len(encoding.input_ids) for encoding in encodings], tokens, equal=equal):
         yield Batch(
             torch.tensor(bucket) + first_row,
             run.task.collate([encodings[at] for at in bucket], run.tokenizer),

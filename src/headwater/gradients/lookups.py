@@ -7,6 +7,7 @@ gradient of the *summed* loss at the lookup's output holds every example's own g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ def _scale(module: nn.Embedding, ids: Tensor, output: Tensor) -> float:
     plain = nn.functional.embedding(ids, module.weight).double()
     seen = output.detach().double()
     energy = float((plain * plain).sum())
+    if not math.isfinite(energy):
+        return 1.0  # the gradient will not be finite either, and that error names the row
     scale = float((plain * seen).sum()) / energy if energy else 1.0
     if float((seen - scale * plain).abs().max()) > _SAME * max(float(seen.abs().max()), 1e-30):
         raise ModelError(f"{type(module).__name__} does more than look up and scale; its gradients are unknown to us.")

@@ -8,7 +8,7 @@ Source: TracIn-WE, Yeh et al. 2022 (arXiv 2202.11844), section 4. Exact: tokens 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor, nn
 
-from headwater.errors import ModelError
+from headwater.errors import ModelError, UsageError
 from headwater.gradients.batches import Batch
 from headwater.gradients.lookups import Lookup, capture_lookups
 
@@ -63,8 +63,11 @@ def place_gradients(
 
     `precision` "bfloat16" runs the model under autocast (gradients then differ by about 1%). A place is left out
     when its mask is 0 or its id is the module's `padding_idx`, whose row dense autograd never moves either.
-    Raises ModelError when no lookup fires, or the ids it looks up cannot be matched with the batch.
+    Raises ModelError when no lookup fires, when the loss does not depend on one, when a gradient is not finite, or
+    when the ids that are looked up cannot be matched with the batch.
     """
+    if precision not in ("float32", "bfloat16"):
+        raise UsageError(f"precision must be float32 or bfloat16; it is {precision!r}.")
     device = next(model.parameters()).device
     with capture_lookups(model) as lookups:
         for batch in batches:
@@ -75,10 +78,34 @@ def place_gradients(
                 total = losses(model, moved.inputs, moved.targets).sum()
             if not lookups:
                 raise ModelError(f"{type(model).__name__} looked no word embedding up: is it given inputs_embeds?")
-            gradients = torch.autograd.grad(total, [lookup.leaf for lookup in lookups])
             rows = batch.rows.to(device)
-            parts = [_places(*pair, rows, moved.inputs) for pair in zip(lookups, gradients, strict=True)]
-            yield parts[0] if len(parts) == 1 else _join(parts)
+            pushed = zip(lookups, _backward(model, total, lookups), strict=True)
+            parts = [_places(lookup, gradient, rows, moved.inputs) for lookup, gradient in pushed]
+            places = parts[0] if len(parts) == 1 else _join(parts)
+            _check_finite(model, places)
+            yield places
+
+
+def _backward(model: nn.Module, total: Tensor, lookups: Sequence[Lookup]) -> list[Tensor]:
+    """Differentiate the summed loss with respect to what each lookup returned; 0 where it does not depend on it."""
+    leaves = [lookup.leaf for lookup in lookups]
+    found = torch.autograd.grad(total, leaves, allow_unused=True) if total.requires_grad else [None] * len(leaves)
+    if all(gradient is None for gradient in found):
+        raise ModelError(f"{type(model).__name__}: its loss does not depend on the word embeddings it looks up.")
+    pairs = zip(leaves, found, strict=True)
+    return [torch.zeros_like(leaf) if gradient is None else gradient for leaf, gradient in pairs]
+
+
+def _check_finite(model: nn.Module, places: PlaceGradients) -> None:
+    """Refuse NaN and infinity here: no comparison further down would say anything of them."""
+    if bool(torch.isfinite(places.gradients).all()):
+        return
+    bad = ~torch.isfinite(places.gradients).all(dim=1)
+    row = int(places.rows[bad].min()) + 1
+    raise ModelError(
+        f"{type(model).__name__}: the gradient of row {row:,} is not finite. Are the checkpoint's weights? A training "
+        "that diverged leaves NaN behind: choose an earlier checkpoint."
+    )
 
 
 def fold_places(places: PlaceGradients) -> TokenGradients:
