@@ -84,7 +84,9 @@ def row(
     }
 
 
-def query(text: str, label: str, predicted: str, proponents: list[Any], opponents: list[Any], **more: Any) -> dict[str, Any]:
+def query(
+    text: str, label: str, predicted: str, proponents: list[Any], opponents: list[Any], **more: Any
+) -> dict[str, Any]:
     proponents = sorted(proponents, key=lambda r: -r["score"])
     totals: dict[str, float] = {}
     for found in proponents:
@@ -180,7 +182,7 @@ _SMS = [
         "Final notice: your parcel is held. Pay the 1.99 fee at the link to get it today",
         "spam",
         "ham",
-        {"parcel": 0.0071, "fee": 0.0049, "pay": 0.0042, "link": 0.0046, "today": 0.0013, "final": 0.0028, "notice": 0.0027},
+        {"parcel": 0.0071, "fee": 0.0049, "pay": 0.0042, "link": 0.0046, "today": 0.0013, "final": 0.0028},
         [
             (655, "spam", "Final notice! Follow the link today or your account is closed", 0.0008, 1),
             (1204, "spam", "FREE entry! Text WIN to claim a free weekend prize, call 0900 555 013 now", 0.0003, 3),
@@ -201,8 +203,8 @@ def sms_answer() -> dict[str, Any]:
         for sign, rows in ((1, toward), (-1, away)):
             signed = {word: sign * weight for word, weight in weights.items()}
             side = [
-                row(number, given, body, text, weights=signed, rest=0.0004 * sign, special=special, hub=hub, id=f"sms-{number:04}",
-                    percentile=99.95 - 0.05 * place if sign > 0 else 0.05 * place)
+                row(number, given, body, text, weights=signed, rest=0.0004 * sign, special=special, hub=hub,
+                    id=f"sms-{number:04}", percentile=99.95 - 0.05 * place if sign > 0 else 0.05 * place)
                 for place, (number, given, body, special, hub) in enumerate(rows)
             ]  # fmt: skip
             # One word that pulls against its row, as real rows have.
@@ -249,12 +251,12 @@ def news_answer() -> dict[str, Any]:
     return found
 
 
-_SYLLABLES = "ba ce di fo gu ha ki lo mu ne pi ro sa te vu wa yo za".split()
+_SYLLABLES = [a + b for a, b in zip("bcdfghklmnprstvwyz", "aeiouaioueioaeuaoa", strict=True)]
 
 
 def _vocabulary(size: int) -> list[str]:
     chosen = random.Random(7)
-    return ["".join(chosen.choices(_SYLLABLES, k=chosen.choice((1, 2, 2, 3, 3)))) for _ in range(size)]
+    return ["".join(chosen.choices(_SYLLABLES, k=chosen.choice((1, 2, 2, 3, 4)))) for _ in range(size)]
 
 
 def long_answer(queries: int = 50, words: int = 300, rows: int = 5) -> dict[str, Any]:
@@ -276,7 +278,9 @@ def long_answer(queries: int = 50, words: int = 300, rows: int = 5) -> dict[str,
             for _ in range(rows):
                 number += 37
                 body = text()
-                weights = {w: sign * chosen.lognormvariate(-7, 1.6) * chosen.choice((1, 1, 1, -0.3)) for w in vocabulary}
+                weights = {
+                    w: sign * chosen.lognormvariate(-7, 1.6) * chosen.choice((1, 1, 1, -0.3)) for w in vocabulary
+                }
                 label = chosen.choice(("ham", "spam"))
                 side.append(row(number, label, body, asked, weights=weights, special=sign * 0.001, spread=chosen))
             sides.append(side)
@@ -287,7 +291,7 @@ def long_answer(queries: int = 50, words: int = 300, rows: int = 5) -> dict[str,
 HOSTILE = [
     "<script>alert('one')</script> free",
     "javascript:alert(1) free &lt;b&gt; &amp; ]]> --> <!-- free",
-    'a lone " quote and a lone \' quote, then </style></script><img src=x onerror=alert(2)> free',
+    "a lone \" quote and a lone ' quote, then </style></script><img src=x onerror=alert(2)> free",
     "free " + "W" * 5000,
     "zero\u200bwidth fr\u200bee free \ufeff free",
     "override \u202egnp.exe free \u2066isolate free",
@@ -308,9 +312,7 @@ def hostile_answer() -> dict[str, Any]:
         row(i, "<b>ham</b>", text, asked, weights=weights, special=0.001, id='"><script>x</script>')
         for i, text in enumerate(HOSTILE)
     ]
-    away = [
-        row(i + 100, "ham", text, asked, weights={"free": -0.01}, special=-0.001) for i, text in enumerate(HOSTILE)
-    ]
+    away = [row(i + 100, "ham", text, asked, weights={"free": -0.01}, special=-0.001) for i, text in enumerate(HOSTILE)]
     found = answer([query(asked, "<i>spam</i>", "</script>", toward, away)], ["<b>ham</b>", "ham"], name="<u>run</u>")
     found["queries"][0]["notes"] = ["<script>note</script>"]
     found["run"]["warnings"] = ["<script>warning</script>"]

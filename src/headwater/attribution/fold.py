@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 LIMIT = 40  # words; a longer text is folded
 AROUND = 3  # words kept on either side of a lit one: windows of six
-SHORTEST = 8  # words; a shorter gap is not worth a fold
+SHORTEST = 10  # words; a shorter gap is not worth a fold
 
 # Scripts that put no spaces between words (Thai to Myanmar, kana, Han, Hangul is spaced): a character is a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003134f"

@@ -64,7 +64,10 @@ def marks_of(pairs: Iterable[Mapping[str, Any]], query_words: Sequence[Sequence[
     marks = []
     for spans, members in groups.items():
         pushes = tuple(
-            (tuple(number[key] for span in pair.get("query_spans") or () if (key := tuple(span)) in number), pair["score"])
+            (
+                tuple(number[key] for span in pair.get("query_spans") or () if (key := tuple(span)) in number),
+                pair["score"],
+            )
             for pair in members
         )
         ties = [pair["synonym"] for pair in members if pair.get("synonym") is not None]

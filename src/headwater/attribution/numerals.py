@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 MINUS = "\u2212"  # as wide as a plus sign
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_NAMES = "no one two three four five six seven eight nine ten eleven twelve".split()
+_NAMES = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Scale:
         return f"{sign}{abs(units) / 10**self.decimals:,.{self.decimals}f}"
 
     def __call__(self, score: float) -> str:
+        """Print a score in this scale, with its sign."""
         return self.show(self.units(score))
 
 

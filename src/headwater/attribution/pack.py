@@ -2,12 +2,12 @@
 
     5/60;9g,c.4:7=1e;1o.3:2.9=-c|4=3~1z
 
-says: the first 5 of its 60 marks are lit; the first mark stands at character 340 and 12 further on, where it is 4 long,
-and pushed 50 through query word 7; the next pushed -12 through words 2 and 9, which share a posting, and 3 through word 4,
-as a synonym of cosine .71. All numbers but the first two are of base 36. A place without a length is as long as the word
-before it in the mark, or one without a predecessor 5; a push without a score repeats the one before.
-Scores count tenths of the last printed digit; characters are UTF-16 units, as scripts count them; a pair's second text
-begins one past the end of the first.
+says: the first 5 of its 60 marks are lit; the first mark stands at character 340 and 12 further on, where it
+is 4 long, and pushed 50 through query word 7; the next pushed -12 through words 2 and 9, which share a posting,
+and 3 through word 4, as a synonym of cosine .71. All numbers but the first two are of base 36. A place without a
+length is as long as the one before it in the mark, or, first, 5; a push without a score repeats the one before.
+Scores count tenths of the last printed digit; characters are UTF-16 units, as scripts count them; a pair's
+second text begins one past the end of the first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headwater.attribution.numerals import Scale
 
 FINER = 10  # packed units in one printed digit
 KEPT = 0.995  # of a text's absolute score, where marks are limited: the words beyond it are too weak to print
-PUSHES = (8, 3)  # pairs kept of a lit and of an unlit word; what the others push is kept as a sum
+PUSHES = (4, 2)  # pairs kept of a lit and of an unlit word; what the others push is kept as a sum
 _LENGTH = 5
 
 

@@ -1,8 +1,8 @@
 """An answer as HTML: a self-contained page, a notebook fragment.
 
-A page is one file: styles and script are inside, nothing is fetched, and a content security policy lets no other script
-run. It reads without the script (words lit, long rows folded in <details>); the script adds hover, pins, "all", tabs and
-keys. All text is escaped. Same input, same bytes: no time and no path is written that was not given.
+A page is one file: styles and script are inside, nothing is fetched, and a content security policy lets no other
+script run. It reads without the script (words lit, long rows folded in <details>); the script adds hover, pins,
+"all", tabs and keys. All text is escaped. Same input, same bytes: no time and no path is written unasked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from markupsafe import Markup, escape
 from headwater.attribution import pack
 from headwater.attribution.numerals import plural
 from headwater.attribution.trial import trial_view
-from headwater.attribution.view import Answer, View, clean, view
+from headwater.attribution.view import Answer, Piece, View, clean, view
 
 TEMPLATES = Path(__file__).parent / "templates"
 REPORT_ROWS = 5  # rows a list, unless the caller says otherwise
@@ -54,18 +54,24 @@ def render_page(
     a `markupsafe.Markup` is trusted as it is (scripts in it do not run).
     """
     shown = view(answer, k=k, hide_training_text=hide_training_text)
-    return _environment().get_template("page.html.j2").render(
-        view=shown,
-        title=clean(title),
-        trial=trial_view(clean(trial)) if trial else None,
-        command=clean(command or str(answer.get("command") or "")),
-        extra=[section if isinstance(section, Markup) else escape(section) for section in extra_html_sections or ()],
-        style=_style("base.css", "words.css", "answer.css", "trial.css", "page.css"),
-        script=_script("words.js", "page.js"),
-        policy=_policy("words.js", "page.js"),
-        version=headwater_version(),
-        homes=_homes(shown),
-        limit=None if sum(len(q.toward) + len(q.away) for q in shown.queries) <= MANY_ROWS else WORDS_OF_MANY,
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            view=shown,
+            title=clean(title),
+            trial=trial_view(clean(trial)) if trial else None,
+            command=clean(command or str(answer.get("command") or "")),
+            extra=[
+                section if isinstance(section, Markup) else escape(section) for section in extra_html_sections or ()
+            ],
+            style=_style("base.css", "words.css", "answer.css", "trial.css", "page.css"),
+            script=_script("words.js", "page.js"),
+            policy=_policy("words.js", "page.js"),
+            version=headwater_version(),
+            homes=_homes(shown),
+            limit=None if sum(len(q.toward) + len(q.away) for q in shown.queries) <= MANY_ROWS else WORDS_OF_MANY,
+        )
     )
 
 
@@ -78,11 +84,15 @@ def render_fragment(
 ) -> str:
     """Draw an answer as a piece of HTML for a notebook: its styles touch nothing else, and it needs no script."""
     shown = view(answer, k=k, hide_training_text=hide_training_text)
-    return _environment().get_template("fragment.html.j2").render(
-        view=shown,
-        trial=trial_view(clean(trial)) if trial else None,
-        style=_style("base.css", "words.css", "answer.css", "trial.css"),
-        homes={},
+    return (
+        _environment()
+        .get_template("fragment.html.j2")
+        .render(
+            view=shown,
+            trial=trial_view(clean(trial)) if trial else None,
+            style=_style("base.css", "words.css", "answer.css", "trial.css"),
+            homes={},
+        )
     )
 
 
@@ -116,7 +126,7 @@ def _environment() -> Environment:
     environment.filters["spelled"] = spelled
     environment.filters["units16"] = lambda text: len(text.encode("utf-16-le")) // 2
     environment.filters["plural"] = plural
-    environment.filters["direction"] = lambda pieces: direction("".join(piece.text for piece in pieces))
+    environment.filters["direction"] = _direction
     environment.globals["pack"] = pack.pack
     return environment
 
@@ -127,13 +137,13 @@ def spelled(text: str) -> Markup:
     return Markup(_UNSEEN.sub(lambda match: f"<bdi class=cc data-u={ord(match[0]):04X}>{match[0]}</bdi>", escaped))
 
 
-def direction(text: str) -> str:
-    """ "rtl" or "ltr", as the first letter with a direction says (what dir=auto does, had the text no folds in it)."""
-    for character in text:
+def _direction(pieces: Sequence[Piece]) -> str:
+    """ " dir=rtl" where the first letter with a direction says so (dir=auto would read the folds' labels, too)."""
+    for character in "".join(piece.text for piece in pieces):
         kind = unicodedata.bidirectional(character)
         if kind in ("L", "R", "AL"):
-            return "ltr" if kind == "L" else "rtl"
-    return "ltr"
+            return "" if kind == "L" else " dir=rtl"
+    return ""
 
 
 @cache
@@ -150,6 +160,7 @@ def _squeezed(css: str) -> str:
 @cache
 def _script(*names: str) -> Markup:
     source = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
+    source = re.sub(r"^\s*//.*\n|^\s+", "", source, flags=re.MULTILINE)  # comments and indentation stay at home
     if "</script" in source or "<!--" in source:
         raise ValueError("the page's own script would end its element early")
     return Markup("(() => {\n" + source + "})();\n")

@@ -37,7 +37,13 @@ def sentence(query: Mapping[str, Any], rows: bool, known: set[str] | None = None
         word, part = summary.get("word"), summary.get("word_share")
         if word and part is not None and (known is None or word in known):
             theirs = "theirs" if count != 1 else "its score"
-            bits += [Bit("; "), Bit(str(word), "word"), Bit(" carries "), Bit(percent(part), "number"), Bit(f" of {theirs}")]
+            bits += [
+                Bit("; "),
+                Bit(str(word), "word"),
+                Bit(" carries "),
+                Bit(percent(part), "number"),
+                Bit(f" of {theirs}"),
+            ]
         bits.append(Bit("."))
     return tuple(bits)
 

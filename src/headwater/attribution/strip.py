@@ -1,4 +1,4 @@
-"""The strip that maps a whole text: where its lit words stand, and which windows of it are shown."""
+"""The strip that maps a whole text: where its lit words stand, also those that are folded away."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from headwater.attribution.light import Mark, places
 
-WIDTH = 150  # units across: about three pixels each
+WIDTH = 150  # units across (the lines' pathLength): about three pixels each
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Stretches [start, end) in units of the strip's width: windows shown, lit words that push toward, and away."""
+    """Stretches [start, end) in units of the strip's width: lit words that push toward, and away."""
 
-    windows: tuple[tuple[int, int], ...]
     toward: tuple[tuple[int, int], ...]
     away: tuple[tuple[int, int], ...]
 
@@ -28,18 +27,16 @@ class Strip:
         return " ".join(map(str, [*lengths, 999]))
 
 
-def strip(texts: Sequence[str], lit: Sequence[Mark], shown: Sequence[Sequence[tuple[int, int]]]) -> Strip:
-    """Map texts, laid end to end; `shown` are the character windows in view, part by part."""
+def strip(texts: Sequence[str], lit: Sequence[Mark]) -> Strip:
+    """Map texts, laid end to end."""
     total = max(1, sum(map(len, texts)))
-    windows: list[tuple[int, int]] = []
     ticks: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
     offset = 0
     for part, text in enumerate(texts):
-        windows += [_scaled(offset + start, offset + end, total, 1) for start, end in shown[part]]
         for place in places(lit, part, len(text)):
-            ticks[place.score >= 0].append(_scaled(offset + place.start, offset + place.end, total, 1))
+            ticks[place.score >= 0].append(_scaled(offset + place.start, offset + place.end, total))
         offset += len(text)
-    return Strip(*map(_joined, (windows, ticks[True], ticks[False])))
+    return Strip(*map(_joined, (ticks[True], ticks[False])))
 
 
 def _joined(stretches: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
@@ -52,6 +49,6 @@ def _joined(stretches: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     return tuple(joined)
 
 
-def _scaled(start: int, end: int, total: int, least: int) -> tuple[int, int]:
-    first = min(start * WIDTH // total, WIDTH - least)
-    return first, max(first + least, end * WIDTH // total)
+def _scaled(start: int, end: int, total: int) -> tuple[int, int]:
+    first = min(start * WIDTH // total, WIDTH - 1)
+    return first, max(first + 1, end * WIDTH // total)

@@ -119,9 +119,7 @@ def _axis(values: list[float]) -> tuple[float, float, list[float]]:
         return 0.0, 1.0, []
     low, high = min(values), max(values)
     spread = max(high - low, 0.01)
-    step = next(
-        step for power in range(-4, 2) for m in (1, 2, 5) if spread / (step := m * 10.0**power) <= 4
-    )
+    step = next(step for power in range(-4, 2) for m in (1, 2, 5) if spread / (step := m * 10.0**power) <= 4)
     start, stop = math.floor((low - 0.15 * spread) / step), math.ceil((high + 0.15 * spread) / step)
     ticks = [round(index * step, 6) for index in range(start, stop + 1)]
     return ticks[0], ticks[-1], ticks

@@ -6,6 +6,7 @@ of `Attributions.to_dict()`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from headwater.attribution.strip import Strip, strip
 
 Answer = Mapping[str, Any]
 """What `Attributions.to_dict()` gives."""
+
+_UNHOLDABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +153,13 @@ def view(answer: Answer, *, k: int | None = None, hide_training_text: bool = Fal
 def clean(value: Any) -> Any:
     """The same value with NUL and lone surrogates, which no HTML or UTF-8 can hold, shown as U+FFFD."""
     if isinstance(value, str):
-        return "".join("\ufffd" if c == "\0" or "\ud800" <= c <= "\udfff" else c for c in value)
-    if isinstance(value, Mapping):
-        return {clean(key): clean(item) for key, item in value.items()}
+        return _UNHOLDABLE.sub("\ufffd", value)
+    if isinstance(value, (int, float)):
+        return value
     if isinstance(value, (list, tuple)):
-        return [clean(item) for item in value]
+        return value if value and isinstance(value[0], int) else [clean(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: clean(item) for key, item in value.items()}
     return value
 
 
@@ -178,7 +183,9 @@ def _query(query: Answer, number: int, run: Mapping[str, Any], k: int | None, hi
     strongest_own = max((abs(mark.score) for mark in own), default=0.0)
     parts, folded = _pieces(texts, own[:lit], own[lit:], strongest_own, None)
     toward, away = (
-        tuple(_card(row, found, run, scale, strongest, texts, words, hide) for row, found in zip(side, here, strict=True))
+        tuple(
+            _card(row, found, run, scale, strongest, texts, words, hide) for row, found in zip(side, here, strict=True)
+        )
         for side, here in zip(sides, marks, strict=True)
     )
     given = query.get("label_source") == "given"
@@ -223,7 +230,6 @@ def _card(
     texts = _texts(row)
     lit = light.count_lit(marks)
     parts, folded = _pieces(texts, marks[:lit], marks[lit:], strongest, scale, query, query_words)
-    shown = [_windows_shown(part) for part in parts]
     label = None if row.get("label") is None else str(row["label"])
     if hide and label not in map(str, run.get("labels") or ()):
         label = None  # a label that is no class name is text of the training row
@@ -240,22 +246,10 @@ def _card(
         lit=lit,
         marks=() if hide else tuple(marks),
         positions=tuple(_positions(texts, marks[:lit], strongest)),
-        strip=strip(texts, marks[:lit], shown),
+        strip=strip(texts, marks[:lit]),
         terms=_terms(row, marks, lit, scale),
         texts=() if hide else texts,
     )
-
-
-def _windows_shown(pieces: Iterable[Piece]) -> list[tuple[int, int]]:
-    """The character windows of a part that are not folded away."""
-    windows: list[tuple[int, int]] = []
-    at = 0
-    for piece in pieces:
-        if piece.kind != "gap":
-            joined = windows and windows[-1][1] == at
-            windows.append((windows.pop()[0] if joined else at, at + len(piece.text)))
-        at += len(piece.text)
-    return windows
 
 
 def _pieces(
