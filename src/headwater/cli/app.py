@@ -51,23 +51,15 @@ COMMANDS = {
 class Commands(TyperGroup):
     """The group of all commands, and the one place where errors are turned into a line and an exit code."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names, in the order of use."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return what a list of commands needs: the name and the summary. `resolve_command` loads the rest."""
-        entry = COMMANDS.get(cmd_name)
-        if entry is None:
-            return None
-        return TyperCommand(cmd_name, help=entry.summary, rich_markup_mode="rich", rich_help_panel=entry.panel)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name, entry in COMMANDS.items():  # what a list needs; `resolve_command` loads the rest
+            self.add_command(TyperCommand(name, help=entry.summary, rich_help_panel=entry.panel))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """Import the module of the command that is called."""
         name, command, rest = super().resolve_command(ctx, args)
-        if name in COMMANDS:
-            command = load_command(name)
-        return name, command, rest
+        return name, load_command(name) if name in COMMANDS else command, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. What the user can mend is one line; anything else is a bug and keeps its traceback."""

@@ -82,7 +82,7 @@ def show_estimate(console: Console, estimate: Estimate, folder: Path) -> None:
     memory = available_memory()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
-    table.add_column(justify="right")
+    table.add_column()
     table.add_column(style="dim")
     kept = f", {size(estimate.built_bytes)} are there already" if estimate.built_bytes else ""
     table.add_row("time", f"about {duration(estimate.seconds)}", f"probed for {duration(estimate.probe_seconds)}")

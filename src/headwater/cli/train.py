@@ -97,9 +97,8 @@ def _show(facts: dict[str, Any]) -> None:
         table.add_column(name, justify="right")
     for point in facts["checkpoints"]:
         table.add_row(point["name"], str(point["step"]), f"{point['weight']:.4g}")
-    labels = ", ".join(f"{label} = {number}" for label, number in facts["labels"].items())
     console = answers()
-    console.print(f"Trained on {facts['rows']:,} rows in {duration(facts['seconds'])}. Labels: {labels}.", markup=False)
+    console.print(f"Trained on {facts['rows']:,} rows in {duration(facts['seconds'])}.")
     console.print(table)
     if facts["eval"]:
         held = facts["eval"]
