@@ -11,6 +11,7 @@ rows (memory-mapped from a segment file) and a batch of queries (in memory), so 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from headwater.gradients.tokens import TokenGradients
 Dtype = Literal["float16", "float32"]
 SPECIAL_RANK = 255
 _LAST_RANK = 254
+_SMALL, _LARGE = 1e-15, 1e15  # norms between which float32 can sum squares of components
 _TOP_EXPONENT = 15  # float16 holds up to 2**16: the largest component of a vector is scaled to [2**14, 2**15)
 
 
@@ -114,14 +116,10 @@ def in_order(
 ) -> tuple[dict[str, NDArray[Any]], Tensor, NDArray[np.intp]]:
     """Sort blocks by token, then impact. Returns the small arrays in order, the payload out of order, and the order.
 
-    The payload is the bulk of the bytes: whoever takes it writes `payload[order]` piece by piece.
+    The payload is the bulk of the bytes: it is held once, and whoever takes it writes `payload[order]` piece by piece.
     """
-    taken = list(blocks)
-    rows = np.concatenate([block.rows for block in taken]) - first_row
-    tokens = np.concatenate([block.tokens for block in taken])
-    norms = np.concatenate([block.norms for block in taken])
-    ranks = np.concatenate([block.ranks for block in taken])
-    payload = torch.cat([block.payload for block in taken])
+    taken = _joined(blocks)
+    rows, tokens, norms = taken["rows"] - first_row, taken["tokens"], taken["norms"]
     order = np.lexsort((rows, -norms, tokens))
     distinct, starts = np.unique(tokens[order], return_index=True)
     small: dict[str, NDArray[Any]] = {
@@ -129,12 +127,30 @@ def in_order(
         "offsets": np.append(starts, len(order)).astype(np.int64),
         "rows": rows[order].astype(np.uint32),
         "norms": norms[order],
-        "ranks": ranks[order],
+        "ranks": taken["ranks"][order],
     }
-    if taken[0].exponents is not None:
-        exponents = np.concatenate([block.exponents for block in taken if block.exponents is not None])
-        small["exponents"] = exponents[order]
-    return small, payload, order
+    if "exponents" in taken:
+        small["exponents"] = taken["exponents"][order]
+    return small, torch.from_numpy(taken["payload"]), order
+
+
+def _joined(blocks: Iterable[Block]) -> dict[str, NDArray[Any]]:
+    """Copy blocks as they come into one array a field, each growing by realloc, which moves pages and copies nothing.
+
+    Kept in a list, they would lie scattered among what each pass leaves behind, and pin four times their memory.
+    """
+    joined: dict[str, NDArray[Any]] = {}
+    count = 0
+    for block in blocks:
+        fields = {field.name: getattr(block, field.name) for field in dataclasses.fields(block)}
+        arrays = {name: np.asarray(value) for name, value in fields.items() if value is not None}
+        for name, array in arrays.items():
+            grown = joined.setdefault(name, np.empty((0, *array.shape[1:]), array.dtype))
+            if count + len(array) > len(grown):
+                grown.resize((max(count + len(array), len(grown) * 5 // 4), *array.shape[1:]), refcheck=False)
+            grown[count : count + len(array)] = array
+        count += len(block.rows)
+    return {name: array[:count] for name, array in joined.items()}
 
 
 def postings_in_memory(
@@ -162,7 +178,12 @@ def _norms(payload: Tensor, exponents: NDArray[np.int8] | None) -> NDArray[np.fl
     norms: NDArray[np.float32] = torch.linalg.vector_norm(payload, dim=1, dtype=torch.float32).numpy()
     if exponents is not None:
         norms = norms * powers(exponents)
-    return np.where(norms > 0, np.nextafter(norms * np.float32(1 + 1e-6), np.float32(np.inf)), np.float32(0))
+    else:
+        unsafe = ~((norms > _SMALL) & (norms < _LARGE))  # there the squares underflow to nothing, or overflow
+        rows = payload[torch.from_numpy(unsafe)]
+        norms[unsafe] = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).float().numpy()
+    slack = np.float32(1 + (payload.shape[1] / 2 + 8) * 2.0**-24)  # d additions in float32, halved by the root
+    return np.where(norms > 0, np.nextafter(norms * slack, np.float32(np.inf)), np.float32(0))
 
 
 def _ranks(
