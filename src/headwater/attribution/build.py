@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from headwater.attribution.queries import Models
-from headwater.errors import HeadwaterWarning, RunError, StoreError
+from headwater.errors import HeadwaterError, HeadwaterWarning, RunError, StoreError
 from headwater.files import read_json, write_json
 from headwater.gradients import BATCH_TOKENS, Batch, TokenGradients, encoded_batches, token_gradients
 from headwater.models.load import tokenizer_fingerprint
@@ -35,12 +36,12 @@ def build_index(
     show: bool | None,
 ) -> None:
     """Write what is missing of the index of `run` into `folder` (see `Index.build`)."""
-    plan = plan_index(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words)
+    plan = plan_index(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words, device=device)
     total = len(run.corpus) * len(checkpoints)
-    _save_examples(run.corpus, folder)
+    examples = {EXAMPLES: partial(_save_examples, run.corpus)}
     with progress_bar("index", total, show=show) as advance:
         passes = _Passes(run, checkpoints, device, advance)
-        build_store(folder, plan, passes.gradients_of, others=[EXAMPLES], kept=advance)
+        build_store(folder, plan, passes.gradients_of, others=examples, kept=advance)
     write_json(folder / SOURCE, {"run": os.path.relpath(run.folder.resolve(), folder.resolve())})
     if passes.truncated:
         warnings.warn(
@@ -50,7 +51,9 @@ def build_index(
         )
 
 
-def plan_index(run: Run, *, checkpoints: Sequence[Checkpoint], dtype: Dtype, max_words: int | None) -> Manifest:
+def plan_index(
+    run: Run, *, checkpoints: Sequence[Checkpoint], dtype: Dtype, max_words: int | None, device: str = "cpu"
+) -> Manifest:
     """Say what an index of this run will hold; nothing is computed. Raises RunError when all weights are zero."""
     if not any(checkpoint.weight for checkpoint in checkpoints):
         raise RunError(
@@ -83,7 +86,7 @@ def plan_index(run: Run, *, checkpoints: Sequence[Checkpoint], dtype: Dtype, max
             )
             for checkpoint in checkpoints
         ),
-        built_with=built_with(),
+        built_with=built_with(device),
     )
 
 
@@ -127,16 +130,14 @@ class _Passes:
         return self._batches[1]
 
 
-def _save_examples(corpus: Corpus, folder: Path) -> None:
-    """Write the table of examples that answers are shown from, unless an equal one is there."""
-    path = folder / EXAMPLES
-    if not path.exists():
-        corpus.save(path)
-    elif Corpus.read(path).fingerprint != corpus.fingerprint:
+def _save_examples(corpus: Corpus, path: Path) -> None:
+    """Write the table of examples that answers are shown from; one that is there must be of the same corpus."""
+    if path.exists() and Corpus.read(path).fingerprint != corpus.fingerprint:
         raise StoreError(
-            f"{folder}: this index is of another corpus: its rows have changed. "
+            f"{path.parent}: this index is of another corpus: its rows have changed. "
             "Build into another folder with --out, or delete it."
         )
+    corpus.save(path)  # also where one is: the user's other columns may have changed
 
 
 def find_run(folder: Path) -> Path:
@@ -145,7 +146,10 @@ def find_run(folder: Path) -> Path:
         if not (folder / MANIFEST).exists():
             raise StoreError(f"{folder}: no index here. Build one with `headwater index RUN`.")
         raise StoreError(f"{folder}: it is not known of which run this index is: give it, Index.open(path, run=...).")
-    place = (folder / str(read_json(folder / SOURCE)["run"])).resolve()
+    try:
+        place = (folder / str(read_json(folder / SOURCE)["run"])).resolve()
+    except (HeadwaterError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{folder / SOURCE}: damaged ({error}). Give the run: Index.open(path, run=...).") from None
     if not place.exists():
         raise StoreError(f"{folder}: its run has moved from {place}. Give it: Index.open(path, run=Run.open(...)).")
     return place

@@ -7,7 +7,7 @@ bytes as a build that was never killed.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -16,9 +16,16 @@ from headwater.errors import StoreError
 from headwater.files import file_digest, remove_leftovers
 from headwater.gradients.tokens import TokenGradients
 from headwater.store.lock import writer_lock
-from headwater.store.manifest import FileEntry, Manifest, RowRange, StoredCheckpoint, write_manifest
+from headwater.store.manifest import (
+    FileEntry,
+    Manifest,
+    RowRange,
+    StoredCheckpoint,
+    read_manifest,
+    write_manifest,
+)
 from headwater.store.postings import encode_block
-from headwater.store.segment import open_segment, read_facts, write_segment
+from headwater.store.segment import open_segment, read_facts, unlike, write_segment
 
 GradientsOf = Callable[[StoredCheckpoint, RowRange], Iterable[TokenGradients]]
 """Give the token gradients of a range of rows at a checkpoint, whole rows at a time, rows numbered in the corpus."""
@@ -29,17 +36,25 @@ def build_store(
     plan: Manifest,
     gradients_of: GradientsOf,
     *,
-    others: Iterable[str] = (),
+    others: Mapping[str, Callable[[Path], None]],
     kept: Callable[[int], object],
 ) -> Manifest:
     """Write every segment of `plan` that is not there yet, and the manifest; return it.
 
-    `others` are files already in `folder` to be checksummed with the rest; `kept` is told the number of rows of each
-    segment that was found whole. Raises StoreError when a segment that is there is of something else (another model,
-    tokenizer, corpus or option), or when another process is writing.
+    `others` are further files of the index, each with what writes it, unless the same is there; `kept` is told the
+    number of rows of each segment that was found whole. Raises StoreError when a segment that is there is of
+    something else (another model, tokenizer, corpus or option) or damaged, or when another process is writing.
     """
     with writer_lock(folder):
+        remove_leftovers(folder)
+        _check_models(folder, plan)
+        known = _known_files(folder)
         files: dict[str, FileEntry] = {}
+        for name, write in others.items():
+            if (folder / name).exists():
+                _check_bytes(folder / name, known.get(name))
+            write(folder / name)
+            files[name] = _entry(folder / name)
         for rows in plan.ranges:
             for checkpoint in plan.checkpoints:
                 name = plan.segment_path(checkpoint, rows)
@@ -47,35 +62,67 @@ def build_store(
                 remove_leftovers(path.parent)
                 if path.exists():
                     _check_same(path, plan.segment_facts(checkpoint, rows))
+                    files[name] = _check_bytes(path, known.get(name))
                     kept(rows.stop - rows.start)
                 else:
                     _write(path, plan, checkpoint, rows, gradients_of)
-                files[name] = _entry(path)
-        for name in others:
-            files[name] = _entry(folder / name)
+                    files[name] = _entry(path)
         manifest = plan.with_files(files)
         write_manifest(folder, manifest)
     return manifest
 
 
-def built_with() -> dict[str, str]:
-    """Say on what bytes may depend: the torch build and the kind of CPU (measured to be equal on equal ones)."""
-    return {
-        "torch": torch.__version__,
-        "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
-    }
+def built_with(device: str = "cpu") -> dict[str, str]:
+    """Say on what bytes may depend: the torch build, and the kind of CPU (equal on equal ones) or GPU."""
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    gpu = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else ""
+    return {"torch": torch.__version__, "device": gpu or cpu}
 
 
 def _write(path: Path, plan: Manifest, checkpoint: StoredCheckpoint, rows: RowRange, gradients_of: GradientsOf) -> None:
-    blocks = [
+    blocks = (
         encode_block(gradients, dtype=plan.dtype, special=plan.special_tokens, max_words=plan.max_words)
         for gradients in gradients_of(checkpoint, rows)
-    ]
+    )
     write_segment(path, blocks, first_row=rows.start, facts=plan.segment_facts(checkpoint, rows))
 
 
 def _entry(path: Path) -> FileEntry:
     return FileEntry(path.stat().st_size, file_digest(path))
+
+
+def _known_files(folder: Path) -> Mapping[str, FileEntry]:
+    """Return what an earlier build wrote down of its files; nothing where there was none that can be read."""
+    try:
+        return read_manifest(folder).files
+    except StoreError:
+        return {}
+
+
+def _check_bytes(path: Path, known: FileEntry | None) -> FileEntry:
+    """Refuse to bless damage: a file that an earlier build wrote down must still be what it was."""
+    entry = _entry(path)
+    if known not in (None, entry):
+        raise StoreError(
+            f"{path}: its bytes have changed since it was written. Delete it and run `headwater index` again: "
+            "only what is missing is built."
+        )
+    return entry
+
+
+def _check_models(folder: Path, plan: Manifest) -> None:
+    """Refuse to build beside segments of a checkpoint of the same name but other weights."""
+    ours = {(folder / plan.segment_path(checkpoint, plan.ranges[0])).parent for checkpoint in plan.checkpoints}
+    names = {_without_fingerprint(place) for place in ours}
+    for there in (folder / "segments").glob("*"):
+        if there not in ours and _without_fingerprint(there) in names and any(there.glob("*.safetensors")):
+            raise StoreError(
+                f"{there}: these segments are of {_OF['model']}. Build into another folder with --out, or delete them."
+            )
+
+
+def _without_fingerprint(place: Path) -> str:
+    return place.name.rpartition("-")[0]
 
 
 _OF = {
@@ -85,15 +132,14 @@ _OF = {
     "start": "another corpus: its rows have changed",
     "stop": "another corpus: its rows have changed",
     "task": "another task or max_length",
-    "built_with": "another torch build or CPU, whose bytes may differ",
+    "built_with": "another torch build or device, whose bytes may differ",
 }
 
 
 def _check_same(path: Path, expected: dict[str, object]) -> None:
     """Refuse to mix: a segment that is there must be exactly what this build would write."""
     facts = read_facts(path)
-    for name, value in expected.items():
-        if facts.get(name) != value:
-            what = _OF.get(name, f"other options ({name}={facts.get(name)!r}, not {value!r})")
-            raise StoreError(f"{path}: this segment is of {what}. Build into another folder with --out, or delete it.")
+    for name in unlike(facts, expected):
+        what = _OF.get(name, f"other options ({name}={facts.get(name)!r}, not {expected[name]!r})")
+        raise StoreError(f"{path}: this segment is of {what}. Build into another folder with --out, or delete it.")
     open_segment(path)

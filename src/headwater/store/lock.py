@@ -28,6 +28,10 @@ def writer_lock(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             owner = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
             raise StoreError(f"{folder}: {owner} is writing to this index. Wait for it, or stop it.") from None
+        except OSError as error:
+            raise StoreError(
+                f"{folder}: cannot be locked ({error.strerror}). Choose a folder on a local disk with --out."
+            ) from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield

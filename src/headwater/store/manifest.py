@@ -5,6 +5,7 @@ It is written last. A folder without one is an unfinished index, and building ag
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headwater.errors import HeadwaterError, StoreError
-from headwater.files import read_json, write_json
+from headwater.files import canonical_json, digest, read_json, write_json
 from headwater.store.postings import Dtype
 from headwater.store.segment import FORMAT
 
@@ -103,8 +104,9 @@ class Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write it atomically."""
-    write_json(folder / NAME, asdict(manifest))
+    """Write it atomically, with a checksum of itself."""
+    values = asdict(manifest)
+    write_json(folder / NAME, {**values, _SUM: digest([canonical_json(values)])})
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -117,7 +119,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         raw = read_json(path)
         version = raw["format"]
-    except (HeadwaterError, KeyError, TypeError) as error:
+    except (HeadwaterError, KeyError, TypeError, OSError, RecursionError) as error:
         raise StoreError(f"{path}: damaged manifest ({error}). {_AGAIN}") from None
     if version != FORMAT:
         raise StoreError(
@@ -125,13 +127,16 @@ def read_manifest(folder: Path) -> Manifest:
             "Upgrade Headwater (pip install -U headwater), or build the index again."
         )
     try:
+        if raw.pop(_SUM) != digest([canonical_json(raw)]):
+            raise ValueError("its checksum is wrong")
         manifest = _parse(raw)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        _check(path, manifest)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise StoreError(f"{path}: damaged manifest ({error!r}). {_AGAIN}") from None
-    _check(path, manifest)
     return manifest
 
 
+_SUM = "xxh3"
 _AGAIN = "Delete this file and run `headwater index` again: segments that are whole are kept."
 
 
@@ -157,7 +162,7 @@ def _check(path: Path, manifest: Manifest) -> None:
     if not manifest.ranges or not manifest.checkpoints:
         raise StoreError(f"{path}: no rows or no checkpoints: damaged manifest. {_AGAIN}")
     for checkpoint in manifest.checkpoints:
-        if not isinstance(checkpoint.weight, int | float) or not isinstance(checkpoint.fingerprint, str):
+        if not isinstance(checkpoint.weight, int | float) or not math.isfinite(checkpoint.weight):
             raise StoreError(f"{path}: checkpoint {checkpoint.name!r} has no weight: damaged manifest. {_AGAIN}")
         for rows in manifest.ranges:
             if manifest.segment_path(checkpoint, rows) not in manifest.files:

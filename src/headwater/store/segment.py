@@ -79,7 +79,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     try:
         facts = json.loads(header["__metadata__"][_KEY])
         version = facts["format"]
-    except (KeyError, TypeError, json.JSONDecodeError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise StoreError(f"{path}: this is not a Headwater segment. {_REBUILD}") from None
     if version != FORMAT:
         raise StoreError(
@@ -89,9 +89,14 @@ def read_facts(path: Path) -> dict[str, Any]:
     return dict(facts)
 
 
+def unlike(facts: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    """Return the names of the facts that are not what was expected."""
+    return [name for name, value in expected.items() if facts.get(name) != value]
+
+
 def open_segment(path: Path) -> Postings:
     """Open a segment memory-mapped. Raises StoreError when it is missing, truncated, or not what a segment holds."""
-    read_facts(path)
+    facts = read_facts(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -105,9 +110,9 @@ def open_segment(path: Path) -> Postings:
             payload=tensors["payload"],
             exponents=exponents,
         )
-    except (SafetensorError, KeyError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, OSError) as error:
         raise StoreError(f"{path}: damaged segment ({error}). {_REBUILD}") from error
-    _check_shapes(path, postings)
+    _check_arrays(path, postings, facts)
     return postings
 
 
@@ -144,21 +149,39 @@ def _read_header(path: Path) -> dict[str, Any]:
     return dict(header)
 
 
-def _check_shapes(path: Path, postings: Postings) -> None:
+def _check_arrays(path: Path, postings: Postings, facts: Mapping[str, Any]) -> None:
     """Refuse arrays that do not fit each other: an offset beyond the end would be read as some other row."""
     count = len(postings.rows)
     offsets = postings.offsets
+    small = (postings.tokens, offsets, postings.rows, postings.norms, postings.ranks)
     fits = (
-        postings.tokens.ndim == offsets.ndim == postings.rows.ndim == 1
+        all(array.ndim == 1 for array in small)
+        and [array.dtype for array in small] == [np.int64, np.int64, np.uint32, np.float32, np.uint8]
         and postings.payload.dim() == 2
         and len(postings.payload) == len(postings.norms) == len(postings.ranks) == count
-        and (postings.exponents is None or len(postings.exponents) == count)
-        and postings.payload.dtype in (torch.float16, torch.float32)
+        and _payload_fits(postings, count)
         and len(offsets) == len(postings.tokens) + 1
         and offsets[0] == 0
         and offsets[-1] == count
         and bool((np.diff(offsets) > 0).all())
         and bool((np.diff(postings.tokens) > 0).all())
+        and _rows_fit(postings, facts)
     )
     if not fits:
         raise StoreError(f"{path}: its arrays do not fit each other: damaged. {_REBUILD}")
+
+
+def _payload_fits(postings: Postings, count: int) -> bool:
+    """Is it float32, or float16 with an exponent a posting?"""
+    exponents = postings.exponents
+    if exponents is None:
+        return postings.payload.dtype == torch.float32
+    return postings.payload.dtype == torch.float16 and exponents.shape == (count,) and exponents.dtype == np.int8
+
+
+def _rows_fit(postings: Postings, facts: Mapping[str, Any]) -> bool:
+    """Does every local row lie within the segment's range?"""
+    start, stop = facts.get("start"), facts.get("stop")
+    if not (isinstance(start, int) and isinstance(stop, int)):
+        return False
+    return len(postings.rows) == 0 or int(postings.rows.max()) < stop - start

@@ -13,7 +13,7 @@ from headwater.errors import StoreError
 from headwater.files import file_digest
 from headwater.store.manifest import Manifest, RowRange, StoredCheckpoint, read_manifest
 from headwater.store.postings import SPECIAL_RANK, Postings
-from headwater.store.segment import open_segment, read_facts
+from headwater.store.segment import open_segment, read_facts, unlike
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,21 @@ class Store:
 
     def verify(self) -> None:
         """Read every byte. Raises StoreError naming all files whose checksum or header is wrong."""
+        expected = {
+            self.manifest.segment_path(checkpoint, rows): self.manifest.segment_facts(checkpoint, rows)
+            for checkpoint in self.manifest.checkpoints
+            for rows in self.manifest.ranges
+        }
         problems = []
         for name, entry in self.manifest.files.items():
-            if file_digest(self.folder / name) != entry.xxh3:
-                problems.append(f"{self.folder / name}: its bytes have changed since it was written (checksum).")
-        for checkpoint in self.manifest.checkpoints:
-            for rows in self.manifest.ranges:
-                path = self.folder / self.manifest.segment_path(checkpoint, rows)
-                facts = read_facts(path)
-                expected = self.manifest.segment_facts(checkpoint, rows)
-                if any(facts.get(key) != value for key, value in expected.items()):
+            path = self.folder / name
+            try:
+                if file_digest(path) != entry.xxh3:
+                    problems.append(f"{path}: its bytes have changed since it was written (checksum).")
+                elif name in expected and unlike(read_facts(path), expected[name]):
                     problems.append(f"{path}: holds something else than the manifest says.")
+            except OSError as error:
+                problems.append(f"{path}: cannot be read ({error.strerror}).")
         if problems:
             raise StoreError("\n".join(problems) + f"\n{_REBUILD}")
 
