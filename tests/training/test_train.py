@@ -207,6 +207,16 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object], messa
         TrainSettings(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_refused_and_bf16_works_without_one(
+    corpus: Corpus, encoder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="no CUDA device"):
+        train(corpus, Classification(max_length=32), tmp_path / "r", TrainSettings(model=str(encoder), device="cuda"))
+    settings = TrainSettings(model=str(encoder), epochs=1, bf16=True)
+    assert len(train(corpus, Classification(max_length=32), tmp_path / "r", settings).checkpoints) == 2
+
+
 def test_every_setting_carries_its_help() -> None:
     for field in fields(TrainSettings):
         assert field.metadata["help"].endswith("."), field.name

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import SchedulerType, TrainingArguments
 
 from headwater.errors import UsageError
@@ -101,13 +102,25 @@ def training_arguments(
         logging_strategy="steps",
         logging_steps=0.05,
         train_sampling_strategy="group_by_length",
-        use_cpu=settings.device == "cpu",
+        use_cpu=_on_cpu(settings),
         bf16=settings.bf16,
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
+
+
+def _on_cpu(settings: TrainSettings) -> bool:
+    """Settle where to train, or raise UsageError: Trainer itself would take any accelerator, or fail halfway."""
+    there = torch.cuda.is_available()
+    if settings.device == "cuda" and not there:
+        raise UsageError("device 'cuda': torch finds no CUDA device here. Use --device cpu.")
+    if settings.device == "cpu" or not there:
+        return True
+    if settings.bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UsageError("bf16: this GPU does not compute in bfloat16. Leave it out.")
+    return False
 
 
 def help_of(name: str) -> str:
