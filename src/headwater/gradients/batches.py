@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from headwater.runs import Encoding, Run
+if TYPE_CHECKING:  # the store needs gradients, but none of the libraries that runs do
+    from headwater.runs import Encoding, Run
 
 BATCH_TOKENS = 2048
 """Padded tokens of a batch, queries and training rows alike."""
