@@ -245,6 +245,9 @@ def news_answer() -> dict[str, Any]:
     asked = query(text, "Business", "Business", *sides, label_source="predicted", probability=0.9997, loss=0.0003)
     found = answer([asked], ["World", "Sports", "Business", "Sci/Tech"], name="agnews", rows=120_000)
     found["options"]["synonyms"] = True
+    for word in asked["proponents"][0]["words"]:
+        if word["query"] == "shut":  # as if two words met in a part of theirs
+            word["via"] = "##ut"
     found["run"]["warnings"] = [
         "The word embeddings did not move in training (frozen): these scores are not TracIn's first-order story."
     ]
@@ -279,7 +282,8 @@ def long_answer(queries: int = 50, words: int = 300, rows: int = 5) -> dict[str,
                 number += 37
                 body = text()
                 weights = {
-                    w: sign * chosen.lognormvariate(-7, 1.6) * chosen.choice((1, 1, 1, -0.3)) for w in vocabulary
+                    w: sign * chosen.lognormvariate(-7, 1.6) * chosen.choice((1, 1, 1, -0.3))
+                    for w in sorted(set(body.lower().strip(".").split()))
                 }
                 label = chosen.choice(("ham", "spam"))
                 side.append(row(number, label, body, asked, weights=weights, special=sign * 0.001, spread=chosen))

@@ -15,7 +15,7 @@ Span = tuple[int, int, int]
 
 SHARE = 0.9  # of a text's absolute score that its lit words explain
 LIMIT = 12  # lit words a text, at most
-TONES = 4
+_SPACE_MARKS = "Ġ▁"  # how byte-level and sentencepiece tokens write the space before them
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +23,15 @@ class Mark:
     """A word of a text: where it stands, and what it pushed through each word of the query.
 
     spans: every place that shares it, in order. pushes: (query words by number, score), a pair of words each.
-    synonym: cosine of the embeddings when it meets another word than itself, else None.
+    synonym: cosine of the embeddings when it meets another word than itself, else None. via: the token that it
+    shares with its strongest partner, when the two words differ ("winning" and "calling" meet in "##ing").
     """
 
     word: str
     spans: tuple[Span, ...]
     pushes: tuple[tuple[tuple[int, ...], float], ...]
     synonym: float | None = None
+    via: str | None = None
 
     @property
     def score(self) -> float:
@@ -72,7 +74,8 @@ def marks_of(pairs: Iterable[Mapping[str, Any]], query_words: Sequence[Sequence[
         )
         ties = [pair["synonym"] for pair in members if pair.get("synonym") is not None]
         synonym = max(map(float, ties)) if len(ties) == len(members) else None
-        marks.append(Mark(str(members[0]["train"]), spans, pushes, synonym))
+        via = str(max(members, key=lambda pair: abs(pair["score"])).get("via") or "").lstrip(_SPACE_MARKS)
+        marks.append(Mark(str(members[0]["train"]), spans, pushes, synonym, via or None))
     return sorted(marks, key=lambda mark: (-abs(mark.score), mark.spans))
 
 

@@ -1,18 +1,19 @@
 """The marks of a text as one short attribute, for the script that hovers, pins and lights "all".
 
-    5/60;9g,c.4:7=1e;1o.3:2.9=-c|4=3~1z
+    5/60;9g,c.4:7=1e;1o.3:2.9=-c|4=3~1z;5:7=b^##ing
 
 says: the first 5 of its 60 marks are lit; the first mark stands at character 340 and 12 further on, where it
 is 4 long, and pushed 50 through query word 7; the next pushed -12 through words 2 and 9, which share a posting,
-and 3 through word 4, as a synonym of cosine .71. All numbers but the first two are of base 36. A place without a
-length is as long as the one before it in the mark, or, first, 5; a push without a score repeats the one before.
-Scores count tenths of the last printed digit; characters are UTF-16 units, as scripts count them; a pair's
-second text begins one past the end of the first.
+and 3 through word 4, as a synonym of cosine .71; the last meets its partner in the token ##ing (percent-encoded).
+All numbers but the first two are of base 36. A place without a length is as long as the one before it in the mark,
+or, first, 5; a push without a score repeats the one before. Scores count tenths of the last printed digit;
+characters are UTF-16 units, as scripts count them; a pair's second text begins one past the end of the first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from urllib.parse import quote
 
 from headwater.attribution.light import Mark
 from headwater.attribution.numerals import Scale
@@ -33,16 +34,19 @@ def pack(marks: Sequence[Mark], lit: int, texts: Sequence[str], scale: Scale, li
     enough = KEPT * sum(abs(mark.score) for mark in marks)
     held = 0.0
     for index, mark in enumerate(marks[:limit]):
-        if limit is not None and index >= lit and (held >= enough or not _units(mark.score, scale)):
+        if limit is not None and index >= lit and (held >= enough or not fine(mark.score, scale)):
             break
         held += abs(mark.score)
         pushes = "|".join(_pushes(mark, scale, PUSHES[index >= lit]))
         tie = "" if mark.synonym is None else f"~{_base36(round(100 * mark.synonym))}"
+        if mark.via and not tie:
+            tie = f"^{quote(mark.via, safe='#')}"
         packed.append(f"{','.join(_places(mark, offsets, bases))}:{pushes}{tie}")
     return ";".join([f"{lit}/{len(marks)}", *packed])
 
 
-def _units(score: float, scale: Scale) -> int:
+def fine(score: float, scale: Scale) -> int:
+    """A score as a packed number: tenths of the last printed digit."""
     return round(score * FINER * 10.0 ** (scale.decimals - scale.exponent))
 
 
@@ -50,13 +54,13 @@ def _pushes(mark: Mark, scale: Scale, limit: int) -> Iterator[str]:
     ordered = sorted(mark.pushes, key=lambda push: (-abs(push[1]), push[0]))
     last = None
     for words, score in ordered[:limit]:
-        units = _units(score, scale)
+        units = fine(score, scale)
         if not units:
             break
         told = "" if units == last else f"={_base36(units)}"
         last = units
         yield ".".join(map(_base36, words)) + told
-    rest = _units(sum(score for _, score in ordered[limit:]), scale)
+    rest = fine(sum(score for _, score in ordered[limit:]), scale)
     if rest or last is None:
         yield f"={_base36(rest)}"
 

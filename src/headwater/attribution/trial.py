@@ -81,7 +81,7 @@ def trial_view(trial: Mapping[str, Any]) -> Trial:
     low, high, ticks = _axis([value for arm in arms for value in arm["accuracy"]])
     first = fmean(arms[0]["accuracy"]) if arms else 0.0
     return Trial(
-        verdict=str(trial.get("verdict") or ""),
+        verdict=_sentence(str(trial.get("verdict") or "")),
         removed=int(trial.get("removed") or 0),
         planted=_count(trial.get("planted")),
         found=_count(trial.get("planted_found")),
@@ -91,6 +91,11 @@ def trial_view(trial: Mapping[str, Any]) -> Trial:
         seeds=max((len(arm["accuracy"]) for arm in arms), default=0),
         queries=tuple(_query(query) for query in trial.get("queries") or ()),
     )
+
+
+def _sentence(text: str) -> str:
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("." if text and text[-1] not in ".!?" else "")
 
 
 def _count(value: Any) -> int | None:

@@ -130,6 +130,11 @@ class View:
         """Whether a lit word meets a synonym."""
         return any(mark.synonym is not None for mark in self.lit())
 
+    @property
+    def parts(self) -> bool:
+        """Whether a lit word meets another in a part of theirs."""
+        return any(mark.via for mark in self.lit())
+
 
 def view(answer: Answer, *, k: int | None = None, hide_training_text: bool = False) -> View:
     """Decide everything that is shown of an answer; at most `k` rows a list (None: as many as it holds)."""
@@ -315,7 +320,10 @@ def _shown(
 
 
 def note_of(mark: Mark, query: Sequence[str], query_words: Sequence[Sequence[int]]) -> str:
-    """What is written after a lit word: "×3" when places share it, "~ crude .71" when it meets a synonym."""
+    """What is written after a lit word: "×3" when places share it, "~ crude .71" when it meets a synonym.
+
+    "##ing" when two different words meet in that part of theirs.
+    """
     notes = [f"×{len(mark.spans)}"] if len(mark.spans) > 1 else []
     if mark.synonym is not None:
         partner = ""
@@ -324,6 +332,8 @@ def note_of(mark: Mark, query: Sequence[str], query_words: Sequence[Sequence[int
             partner = query[part][start:end] + " "
         cosine = f"{mark.synonym:.2f}".replace("0.", ".", 1)
         notes.append(f"~ {partner}{cosine}")
+    elif mark.via:
+        notes.append(mark.via)
     return " ".join(notes)
 
 

@@ -299,7 +299,7 @@ const keys = {
   ArrowLeft: () => walkWords(-1),
 };
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || dialog.open || event.target.closest("input, textarea")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || dialog.open || event.target.closest("input:not([type=checkbox]), textarea")) return;
   const mark = event.target.closest(".t u[role]");
   if (mark && (event.key === "Enter" || event.key === " ")) {
     event.preventDefault();

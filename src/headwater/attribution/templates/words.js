@@ -13,14 +13,15 @@ const make = (tag, attributes = {}, ...children) => {
   return element;
 };
 
-// "5/60;9g,c.4:7=1e;1o.3:2.9=-c|4=3~1z" -> {all: 60, marks: [{lit, spans: [[start, length]], pushes: [{words, units}], tie}]}
+// "5/60;9g,c.4:7=1e;1o.3:2.9=-c|4=3~1z" -> {all: 60, marks: [{lit, spans: [[start, length]], pushes: [{words, units}], units, tie, via}]}
 const number = (digits) => parseInt(digits, 36);
 const unpack = (packed) => {
   const [counts, ...marks] = packed.split(";");
   const [lit, all] = counts.split("/").map(Number);
   const read = (mark, index) => {
     const [places, rest] = mark.split(":");
-    const [pairs, tie] = rest.split("~");
+    const [before, via] = rest.split("^");
+    const [pairs, tie] = before.split("~");
     const spans = [];
     for (const place of places ? places.split(",") : []) {
       const [step, length] = place.split(".");
@@ -34,7 +35,7 @@ const unpack = (packed) => {
       pushes.push({ words: words ? words.split(".").map(number) : [], units });
     }
     const units = pushes.reduce((sum, push) => sum + push.units, 0);
-    return { lit: index < lit, spans, pushes, units, tie: tie ? number(tie) : null };
+    return { lit: index < lit, spans, pushes, units, tie: tie ? number(tie) : null, via: via ? decodeURIComponent(via) : "" };
   };
   return { all, marks: marks.map(read) };
 };
@@ -63,8 +64,10 @@ const toneOf = (units, top) => {
 const readPart = (element) => {
   let text = "";
   const gaps = [];
+  const tones = new Map(); // where a word is lit -> its class
   for (const node of element.childNodes) {
     const start = text.length;
+    if (node.nodeName === "U") tones.set(start, node.className || "p1");
     if (node.nodeName === "DETAILS") {
       text += node.textContent.slice(node.firstChild.textContent.length);
       gaps.push({ start, end: text.length, label: node.firstChild.textContent, open: node.open });
@@ -78,7 +81,7 @@ const readPart = (element) => {
       text += node.textContent;
     }
   }
-  return { element, text, gaps };
+  return { element, text, gaps, tones };
 };
 
 // Places of one part: disjoint, in order. Lit marks speak for a place that they share with unlit ones.
@@ -209,16 +212,16 @@ class Passage {
     const { speaking } = place;
     const tie = speaking.tie === null ? "" : `~ ${this.partnerText(speaking)} .${String(speaking.tie).padStart(2, "0")}`;
     const count = speaking.spans.length;
-    const note = place.first ? [count > 1 ? `×${count}` : "", tie].filter(Boolean).join(" ") : "";
+    const note = place.first ? [count > 1 ? `×${count}` : "", tie || speaking.via].filter(Boolean).join(" ") : "";
     const shared = count > 1 ? `, shared by ${count} places` : "";
     const element = make(
       "u",
       {
-        class: (place.lit ? "" : "weak ") + toneOf(place.units, this.top),
+        class: (place.lit ? "" : "weak ") + (part.tones.get(place.start) ?? toneOf(place.units, this.top)),
         "data-n": note || null,
         role: "button",
         tabindex: "-1",
-        title: `${text} ${this.print(place.units)}${shared}${tie && ` ${tie}`}`,
+        title: `${text} ${this.print(place.units)}${shared}${tie && ` ${tie}`}${speaking.via && `, in ${speaking.via}`}`,
       },
       spelled(text),
     );
