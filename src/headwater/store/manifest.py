@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from headwater.errors import HeadwaterError, StoreError
 from headwater.files import canonical_json, digest, read_json, write_json
@@ -130,6 +130,7 @@ def read_manifest(folder: Path) -> Manifest:
         if raw.pop(_SUM) != digest([canonical_json(raw)]):
             raise ValueError("its checksum is wrong")
         manifest = _parse(raw)
+        _check_kinds(manifest)
         _check(path, manifest)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise StoreError(f"{path}: damaged manifest ({error!r}). {_AGAIN}") from None
@@ -149,6 +150,28 @@ def _parse(raw: dict[str, Any]) -> Manifest:
     return Manifest(**parts)
 
 
+def _check_kinds(manifest: Manifest) -> None:
+    """Raise ValueError for a field that is not of its kind, before anything relies on it."""
+    texts = [manifest.method, manifest.model, manifest.tokenizer]
+    texts += [rows.digest for rows in manifest.ranges]
+    texts += [text for checkpoint in manifest.checkpoints for text in (checkpoint.name, checkpoint.fingerprint)]
+    texts += [entry.xxh3 for entry in manifest.files.values()]
+    numbers = [number for rows in manifest.ranges for number in (rows.start, rows.stop)]
+    numbers += [entry.bytes for entry in manifest.files.values()]
+    numbers += [] if manifest.max_words is None else [manifest.max_words]
+    rates = [checkpoint.weight for checkpoint in manifest.checkpoints]
+    rates += [c.learning_rate for c in manifest.checkpoints if c.learning_rate is not None]
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(type(number) is int for number in numbers)
+        and all(type(rate) in (int, float) and math.isfinite(rate) for rate in rates)
+        and isinstance(manifest.task, dict)
+        and isinstance(manifest.built_with, dict)
+        and manifest.dtype in get_args(Dtype)
+    ):
+        raise ValueError("a field is not of its kind")
+
+
 def _check(path: Path, manifest: Manifest) -> None:
     """Refuse a manifest that would lead out of the folder, or whose ranges leave gaps."""
     for name in manifest.files:
@@ -156,14 +179,12 @@ def _check(path: Path, manifest: Manifest) -> None:
             raise StoreError(f"{path}: the file name {name!r} leads out of the index: damaged or forged.")
     expected = 0
     for rows in manifest.ranges:
-        if not (isinstance(rows.start, int) and isinstance(rows.stop, int)) or not expected == rows.start < rows.stop:
+        if not expected == rows.start < rows.stop:
             raise StoreError(f"{path}: row ranges are not in order: damaged manifest. {_AGAIN}")
         expected = rows.stop
     if not manifest.ranges or not manifest.checkpoints:
         raise StoreError(f"{path}: no rows or no checkpoints: damaged manifest. {_AGAIN}")
     for checkpoint in manifest.checkpoints:
-        if not isinstance(checkpoint.weight, int | float) or not math.isfinite(checkpoint.weight):
-            raise StoreError(f"{path}: checkpoint {checkpoint.name!r} has no weight: damaged manifest. {_AGAIN}")
         for rows in manifest.ranges:
             if manifest.segment_path(checkpoint, rows) not in manifest.files:
                 raise StoreError(f"{path}: lacks a segment of {checkpoint.name}: damaged manifest. {_AGAIN}")
