@@ -2,7 +2,8 @@
 
     seconds = model loads + rows to do * (tokenizing a row + passing it, mean over short, middling and long rows)
     disk    = rows to do * bytes of a row's postings in the probe + the tokens of each segment + the table of examples
-    memory  = this process with a model in it + one range of postings twice (sorting copies it) + activations of a batch
+    memory  = this process with a model in it + the model's file while it is read + a range of postings, and a quarter
+              for its growing + activations of a batch
 
 What an interrupted build has already written costs nothing again.
 """
@@ -98,14 +99,14 @@ def estimate_index(
     Raises what `Index.build` would raise before its first pass: RunError, ModelError, DataError.
     """
     started = time.monotonic()
-    plan = plan_index(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words)
+    device = device or default_device()
+    plan = plan_index(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words, device=device)
     todo, built = _missing(plan, folder)
     rows = sum(part.stop - part.start for _, part in todo)
     table = 0 if (folder / EXAMPLES).exists() else _table_bytes(run)
     if not todo:
         return Estimate(0.0, table, process_bytes(), len(run.corpus), len(checkpoints), 0.0, built)
     sample = _sample(run)
-    device = device or default_device()
     budget = int(_SHARE * rows * sample.mean_length / (2 * _STRATA))
     probe = _probe(run, checkpoints[-1], sample, plan, device, budget)
     loads = len({checkpoint.name for checkpoint, _ in todo})
@@ -114,7 +115,12 @@ def estimate_index(
     return Estimate(
         seconds=loads * probe.load_seconds + rows * (probe.row_seconds + sample.row_seconds),
         disk_bytes=round(rows * probe.row_bytes + tokens * _TOKEN_BYTES + len(todo) * _FILE_BYTES) + table,
-        memory_bytes=round(probe.process_bytes + 2 * largest * probe.row_bytes + probe.activation_bytes),
+        memory_bytes=round(
+            probe.process_bytes
+            + max(_weight_bytes(checkpoint) for checkpoint in checkpoints)
+            + 1.25 * largest * probe.row_bytes
+            + probe.activation_bytes
+        ),
         rows=len(run.corpus),
         checkpoints=len(checkpoints),
         probe_seconds=time.monotonic() - started,
@@ -128,8 +134,7 @@ def is_small(run: Run, checkpoints: Sequence[Checkpoint]) -> bool:
     tokens = min(letters, len(run.corpus) * (run.task.max_length or letters))
     if any((checkpoint.path / "adapter_config.json").exists() for checkpoint in checkpoints):
         return False  # its files say nothing of the size of the model that it adapts
-    weights = sum(file.stat().st_size for checkpoint in checkpoints for file in checkpoint.path.glob("*.safetensors"))
-    return bool(tokens * weights / 4 < _SMALL)
+    return bool(tokens * sum(map(_weight_bytes, checkpoints)) / 4 < _SMALL)
 
 
 def check_fits(estimate: Estimate, folder: Path) -> None:
@@ -199,6 +204,10 @@ def _missing(plan: Manifest, folder: Path) -> tuple[list[tuple[StoredCheckpoint,
             else:
                 todo.append((checkpoint, rows))
     return todo, built
+
+
+def _weight_bytes(checkpoint: Checkpoint) -> int:
+    return sum(file.stat().st_size for file in checkpoint.path.glob("*.safetensors"))
 
 
 def _table_bytes(run: Run) -> int:

@@ -73,12 +73,17 @@ class Commands(TyperGroup):
                 entry = COMMANDS.get(str(ctx.invoked_subcommand))
                 print_error(f"Interrupted{entry.interrupted if entry else ''}.", name="")
                 raise typer.Exit(INTERRUPTED) from error
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            except Exception as error:
+                if not _is_full_disk(error):
                     raise
-                place = f"{error.filename}: " if error.filename else ""
-                print_error(f"{place}the disk is full. Free some space, or choose another folder.")
+                print_error("the disk is full. Free some space, or choose another folder with --out.")
                 raise typer.Exit(1) from error
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Recognise a full disk also where a library written in Rust (safetensors, tokenizers) tells it in words."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
 
 
 def load_command(name: str) -> Any:

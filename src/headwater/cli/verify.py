@@ -11,11 +11,9 @@ import typer
 from headwater.cli.console import answers, duration, print_error, print_json, size
 from headwater.cli.options import Json, examples
 from headwater.cli.places import index_folder, open_indexes
-from headwater.files import file_digest
-from headwater.progress import progress_bar
-from headwater.store.manifest import Manifest, read_manifest
-
-_AGAIN = "Delete what is damaged and run `headwater index` again: only what is missing is built."
+from headwater.errors import StoreError
+from headwater.store import Store
+from headwater.store.manifest import read_manifest
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
@@ -34,38 +32,24 @@ def verify(
     it was built of. Exit code 1 where anything is damaged or of another run.
     """
     folder = index_folder(place)
-    manifest = read_manifest(folder)
+    store = Store(folder, read_manifest(folder))  # Store.open would stop at the first file of the wrong size
     started = time.monotonic()
-    problems = damaged_files(folder, manifest)
+    problems: list[str] = []
+    try:
+        store.verify()
+    except StoreError as error:
+        problems = str(error).splitlines()
     seconds = time.monotonic() - started
-    read = sum(entry.bytes for entry in manifest.files.values())
     if not problems:
         open_indexes([place], {})
+    files = len(store.manifest.files)
     if as_json:
         facts = {"index": str(folder), "ok": not problems, "problems": problems}
-        print_json({**facts, "files": len(manifest.files), "bytes": read, "seconds": seconds})
+        print_json({**facts, "files": files, "bytes": store.bytes, "seconds": seconds})
     elif not problems:
-        told = f"{len(manifest.files)} files, {size(read)} read in {duration(seconds)}"
+        told = f"{files} files, {size(store.bytes)} read in {duration(seconds)}"
         answers().print(f"[bold green]OK[/bold green]  {told}: whole, and of its run.")
+    for problem in problems:
+        print_error(problem, name="Damaged")
     if problems:
-        for problem in problems:
-            print_error(problem)
-        print_error(f"{len(problems)} of {len(manifest.files)} files are damaged. {_AGAIN}", name=str(folder))
         raise typer.Exit(1)
-
-
-def damaged_files(folder: Path, manifest: Manifest) -> list[str]:
-    """Compare every file of an index with its size and checksum; return a sentence for each that differs."""
-    problems = []
-    total = sum(entry.bytes for entry in manifest.files.values())
-    with progress_bar("verify", round(total / 1e6), unit="MB") as advance:
-        for name, entry in manifest.files.items():
-            path = folder / name
-            if not path.is_file():
-                problems.append(f"{path}: this file is missing.")
-            elif path.stat().st_size != entry.bytes:
-                problems.append(f"{path}: {path.stat().st_size:,} bytes, not {entry.bytes:,}: truncated or replaced.")
-            elif file_digest(path) != entry.xxh3:
-                problems.append(f"{path}: its bytes have changed since it was written (checksum).")
-            advance(round(entry.bytes / 1e6))
-    return problems
