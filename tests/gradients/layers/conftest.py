@@ -166,7 +166,7 @@ class _Bound:
     """A model with other values for its parameters; tied ones stay tied."""
 
     def __init__(self, model: nn.Module, values: dict[str, Tensor]) -> None:
-        self.model, self.values, self.config = model, values, model.config
+        self.model, self.values, self.config = model, values, getattr(model, "config", None)
         self.__class__ = type(type(model).__name__, (_Bound,), {})
 
     def __call__(self, *given: Any, **named: Any) -> Any:

@@ -94,9 +94,10 @@ class Capture:
             with torch.enable_grad(), reduced:
                 each = losses(self.model, moved.inputs, moved.targets)
             self._check_forward(each)
-            self._probe(each)
-            self._phase = "backward"
-            torch.autograd.grad(each.sum(), self._roots, allow_unused=True)
+            with torch.enable_grad():
+                self._probe(each)
+                self._phase = "backward"
+                torch.autograd.grad(each.sum(), self._roots, allow_unused=True)
             self._check_backward()
         finally:
             self._phase = "idle"
@@ -124,6 +125,8 @@ class Capture:
             kept = kind.keep(module, taken, output, measured)
         if not output.requires_grad or not self._roots:
             kept, output = self._root(kind, kept, output)
+        elif output._is_view():  # a hook on a view is lost where the model goes on in place; same memory, no view
+            output = torch.ops.aten._unsafe_view(output, output.shape)
         call = _Call(layer, name, module, kind, measured, kept, output, (kept._version, output._version), [])
         output.register_hook(lambda gradient: self._arrive(call, gradient))
         self._calls.append(call)

@@ -1,9 +1,9 @@
 """Which layers: a few names that mean the same in every model, or a glob on module names.
 
     word-embeddings          the input embedding matrix
-    last                     the last linear layer, in module order
+    last                     the last linear layer or convolution, in module order
     second-to-last           the one before
-    quarter:1 .. quarter:4   of depth, over transformer blocks
+    quarter:1 .. quarter:4   of depth, over transformer blocks (an encoder's before a decoder's)
     all                      every layer that can be captured
     bert.*.query             a glob; a block's name means all in it
 
@@ -109,7 +109,7 @@ def _from_the_end(model: nn.Module, layers: Sequence[Layer], rows: Sequence[Laye
     linear = [
         name
         for name, _ in model.named_modules()
-        if kinds.get(name) in ("Linear", "Conv1D") and any(name in layer.modules for layer in layers)
+        if kinds.get(name) in ("Linear", "Conv1D", "Conv1d") and any(name in layer.modules for layer in layers)
     ]
     if len(linear) < place:
         raise UsageError(f"{type(model).__name__} has {len(linear)} linear layer(s) to capture. {_there_are(rows)}")
@@ -138,10 +138,10 @@ def _quarter(model: nn.Module, pattern: str, layers: Sequence[Layer], rows: Sequ
     blocks = transformer_blocks(model)
     which = int(found[1])
     inside = blocks[(which - 1) * len(blocks) // 4 : which * len(blocks) // 4]
-    if not inside:
+    if len(blocks) < 4:
         raise ModelError(
-            f"{type(model).__name__} has {len(blocks)} block(s) of its own (blocks may share their weights): "
-            f"{pattern} is empty. {_there_are(rows)}"
+            f"{type(model).__name__} has {len(blocks)} block(s) of its own (some share their weights): too few for "
+            f"quarters. {_there_are(rows)}"
         )
     named = {name for layer in layers for name in layer.modules} | {row.name for row in rows}
     return {name for name in named if any(name.startswith(f"{block}.") for block in inside)}
@@ -149,10 +149,13 @@ def _quarter(model: nn.Module, pattern: str, layers: Sequence[Layer], rows: Sequ
 
 def _glob(model: nn.Module, pattern: str, layers: Sequence[Layer], rows: Sequence[LayerRow]) -> set[str]:
     capturable = {name for layer in layers for name in layer.modules}
+    other_side = {row.name for row in rows if row.supported} - capturable
     refused = {row.name: row.refusal for row in rows if row.refusal}
     found = {name for name in capturable | set(refused) if fnmatchcase(name, pattern)}
     if not found:
         found = {name for name in capturable | set(refused) if name.startswith(f"{pattern}.")}
+    if not found and any(fnmatchcase(name, pattern) for name in other_side):
+        raise UsageError(f"{pattern!r} is the side of tied weights that was not chosen: see `tied`.")
     if not found:
         raise UsageError(f"no layer is named {pattern!r}.{_near(pattern, capturable)} {_there_are(rows)}")
     if not found & capturable:

@@ -19,10 +19,11 @@ _EPSILONS = ("variance_epsilon", "eps", "epsilon", "norm_eps")
 
 
 def _holds(module: nn.Module) -> bool:
-    """One vector `weight`, perhaps a `bias` beside it, nothing else, and a name that says so."""
+    """A `weight`, perhaps a `bias` beside it, nothing else, and a class or a name that says so."""
     names = {name for name, value in module.named_parameters(recurse=False) if value is not None}
-    named = type(module).__name__.endswith(("RMSNorm", "RmsNorm", "LayerNorm", "LayerNorm1P"))
-    return named and "weight" in names and names <= {"weight", "bias"} and not any(module.children())
+    known = isinstance(module, nn.LayerNorm | nn.RMSNorm)
+    known = known or type(module).__name__.endswith(("RMSNorm", "RmsNorm", "LayerNorm"))
+    return known and "weight" in names and names <= {"weight", "bias"} and not any(module.children())
 
 
 def _refusal(module: Any) -> str:
