@@ -82,9 +82,9 @@ def test_the_printed_line_adds_up_to_the_printed_score(make):
     answer = make(queries=3) if make is answers.long_answer else make()
     for query in view(answer).queries:
         for card in (*query.toward, *query.away):
-            printed = [float(query.scale.show(term.units).replace("−", "-").replace(",", "")) for term in card.terms]
-            assert math.isclose(sum(printed[:-1]), printed[-1], abs_tol=10.0**-query.scale.decimals / 2)
-            assert query.scale.show(card.terms[-1].units) == query.scale(card.score)
+            printed = [float(card.scale.show(term.units).replace("−", "-").replace(",", "")) for term in card.terms]
+            assert math.isclose(sum(printed[:-1]), printed[-1], abs_tol=10.0**-card.scale.decimals / 2)
+            assert card.scale.show(card.terms[-1].units) == card.scale(card.score)
 
 
 def test_words_that_do_not_add_up_to_the_score_are_said_not_to():
@@ -156,6 +156,14 @@ def test_the_largest_score_is_printed_with_three_digits(largest):
     assert len(digits) >= 3
     assert len(digits) <= 5
     assert scale.exponent % 3 == 0
+
+
+def test_a_weak_row_is_printed_with_digits_of_its_own_in_the_same_unit():
+    scale = Scale.of(33.3e-6)
+    assert [scale.finer(score)(score) for score in (33.3e-6, -0.237e-6, 0.0451e-6)] == ["+33.3", "−0.237", "+0.0451"]
+    assert scale.finer(1e-15)(1e-15) == "0.00000" and scale.finer(0.0) == scale
+    assert {scale.finer(score).unit for score in (33.3e-6, 1e-15)} == {"×10⁻⁶"}
+    assert Scale.of(0.5).finer(0.0005)(0.0005) == "+0.000500"
 
 
 def test_numbers_read_as_people_write_them():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 MINUS = "\u2212"  # as wide as a plus sign
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_FINER = 4
 _NAMES = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
@@ -26,6 +27,14 @@ class Scale:
         exponent = 0 if -2 <= magnitude <= 4 else 3 * math.floor(magnitude / 3)
         return cls(exponent, max(0, 2 - (magnitude - exponent)))
 
+    def finer(self, score: float) -> Scale:
+        """The same unit with enough places for three digits of a smaller score, at most four places more."""
+        if not score:
+            return self
+        wanted = Scale.of(score * 10.0**-self.exponent)
+        more = wanted.decimals - wanted.exponent - self.decimals  # a wanted unit of its own counts as places
+        return Scale(self.exponent, self.decimals + min(max(more, 0), _FINER))
+
     @property
     def unit(self) -> str:
         """ "×10⁻⁶", or nothing where scores are printed as they are."""
@@ -34,6 +43,10 @@ class Scale:
     def units(self, score: float) -> int:
         """The score as a whole number of the last printed digit."""
         return round(score * 10.0 ** (self.decimals - self.exponent))
+
+    def plain(self, score: float) -> str:
+        """The score in this unit for a program to read."""
+        return f"{score * 10.0**-self.exponent:.6g}"
 
     def show(self, units: int) -> str:
         """Print a number of last digits, with its sign unless it is nothing."""

@@ -34,7 +34,7 @@ def pack(marks: Sequence[Mark], lit: int, texts: Sequence[str], scale: Scale, li
     enough = KEPT * sum(abs(mark.score) for mark in marks)
     held = 0.0
     for index, mark in enumerate(marks[:limit]):
-        if limit is not None and index >= lit and (held >= enough or not fine(mark.score, scale)):
+        if limit is not None and index >= lit and (held >= enough or not _units(mark.score, scale)):
             break
         held += abs(mark.score)
         pushes = "|".join(_pushes(mark, scale, PUSHES[index >= lit]))
@@ -45,8 +45,7 @@ def pack(marks: Sequence[Mark], lit: int, texts: Sequence[str], scale: Scale, li
     return ";".join([f"{lit}/{len(marks)}", *packed])
 
 
-def fine(score: float, scale: Scale) -> int:
-    """A score as a packed number: tenths of the last printed digit."""
+def _units(score: float, scale: Scale) -> int:
     return round(score * FINER * 10.0 ** (scale.decimals - scale.exponent))
 
 
@@ -54,13 +53,13 @@ def _pushes(mark: Mark, scale: Scale, limit: int) -> Iterator[str]:
     ordered = sorted(mark.pushes, key=lambda push: (-abs(push[1]), push[0]))
     last = None
     for words, score in ordered[:limit]:
-        units = fine(score, scale)
+        units = _units(score, scale)
         if not units:
             break
         told = "" if units == last else f"={_base36(units)}"
         last = units
         yield ".".join(map(_base36, words)) + told
-    rest = fine(sum(score for _, score in ordered[limit:]), scale)
+    rest = _units(sum(score for _, score in ordered[limit:]), scale)
     if rest or last is None:
         yield f"={_base36(rest)}"
 

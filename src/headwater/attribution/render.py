@@ -127,7 +127,7 @@ def _environment() -> Environment:
     environment.filters["units16"] = lambda text: len(text.encode("utf-16-le")) // 2
     environment.filters["plural"] = plural
     environment.filters["direction"] = _direction
-    environment.globals |= {"pack": pack.pack, "fine": pack.fine}
+    environment.globals["pack"] = pack.pack
     return environment
 
 

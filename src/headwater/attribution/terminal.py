@@ -87,18 +87,18 @@ def _table(cards: tuple[Card, ...], query: Query, shown: View, colour: bool) -> 
         if card.id is not None:
             row.append(f"\n{_short(visible(card.id), 16)}", "dim")
         body = _positions(card, colour) if shown.hidden else Text("\n").join(_words(p, colour) for p in card.parts)
-        tail = _tail(card, query, shown)
+        tail = _tail(card, shown)
         label = "" if card.label is None else visible(card.label)
-        table.add_row(Text(query.scale(card.score), style), card.percentile, row, label, Group(body, tail))
+        table.add_row(Text(card.scale(card.score), style), card.percentile, row, label, Group(body, tail))
     return table
 
 
-def _tail(card: Card, query: Query, shown: View) -> Text:
+def _tail(card: Card, shown: View) -> Text:
     hub = f"in {card.hub} of {shown.lists} lists; " if card.hub > 1 else ""
     if not card.terms:
         return Text(hub.rstrip("; "), style="dim")
-    added = " + ".join(f"{term.name} {query.scale.show(term.units)}" for term in card.terms[:-1])
-    return Text(f"{hub}{added} = {query.scale.show(card.terms[-1].units)}", style="dim")
+    added = " + ".join(f"{term.name} {card.scale.show(term.units)}" for term in card.terms[:-1])
+    return Text(f"{hub}{added} = {card.scale.show(card.terms[-1].units)}", style="dim")
 
 
 def _positions(card: Card, colour: bool) -> Text:

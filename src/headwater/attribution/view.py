@@ -62,6 +62,7 @@ class Card:
     id: str | None
     label: str | None
     score: float
+    scale: Scale  # the query's, with more places for a weak row
     percentile: str
     hub: int
     parts: tuple[tuple[Piece, ...], ...]
@@ -233,6 +234,7 @@ def _card(
     hide: bool,
 ) -> Card:
     texts = _texts(row)
+    scale = scale.finer(float(row["score"]))
     lit = light.count_lit(marks)
     parts, folded = _pieces(texts, marks[:lit], marks[lit:], strongest, scale, query, query_words)
     label = None if row.get("label") is None else str(row["label"])
@@ -243,6 +245,7 @@ def _card(
         id=None if row.get("id") is None else str(row["id"]),
         label=label,
         score=float(row["score"]),
+        scale=scale,
         percentile="" if row.get("percentile") is None else percentile(float(row["percentile"])),
         hub=int(row.get("hub") or 0),
         parts=() if hide else parts,
@@ -349,19 +352,19 @@ def _positions(texts: Sequence[str], lit: Sequence[Mark], strongest: float) -> I
 
 def _terms(row: Answer, marks: Sequence[Mark], lit: int, scale: Scale) -> tuple[Term, ...]:
     """lit + unlit + special tokens = score, in whole printed digits, so that the printed line adds up too."""
-    if not row.get("words") and not row.get("special"):
+    score, special = float(row["score"]), float(row.get("special") or 0.0)
+    if not row.get("words") and not special:
         return ()
-    shown = sum(mark.score for mark in marks[:lit])
-    rest = sum(mark.score for mark in marks[lit:])
-    special = row.get("special")
-    if special is None:
-        special = sum(pair["score"] for pair in row.get("words") or () if pair.get("special"))
-    score = float(row["score"])
-    total, first, third = scale.units(score), scale.units(shown), scale.units(special)
-    terms = [Term(f"{lit} lit", first), Term(f"{len(marks) - lit} unlit", total - first - third)]
+    shown, rest = (sum(mark.score for mark in part) for part in (marks[:lit], marks[lit:]))
+    parts = [(f"{lit} lit", shown), (f"{len(marks) - lit} unlit", rest)]
+    parts = [part for part in parts if not part[0].startswith("0 ")]
     off = score - shown - rest - special
-    if scale.units(off) and abs(off) > 0.005 * abs(score):  # the answer's own words do not add up: say so
-        terms[1] = Term(terms[1].name, scale.units(rest))
-        terms.append(Term("not on words", total - first - scale.units(rest) - third))
-    terms.append(Term("special tokens", third))
-    return (*terms, Term("score", total))
+    if abs(off) > 0.005 * abs(score):  # the answer's own words do not add up: say so
+        parts.append(("not on words", off))
+    if special or not parts:
+        parts.append(("special tokens", special))
+    units = [scale.units(value) for _, value in parts]
+    total = scale.units(score)
+    largest = max(range(len(parts)), key=lambda at: abs(units[at]))
+    units[largest] += total - sum(units)  # where rounding errors show least
+    return (*(Term(name, unit) for (name, _), unit in zip(parts, units, strict=True)), Term("score", total))

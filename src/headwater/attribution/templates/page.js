@@ -9,16 +9,17 @@ const answers = new Map(); // section -> Answer, made when a section comes near
 class Answer {
   constructor(section) {
     this.section = section;
-    this.print = printer(Number(section.dataset.d));
+    const decimals = Number(section.dataset.d);
+    this.print = printer(decimals);
     this.pinned = null;
     const asked = section.querySelector(".asked[data-m]");
-    this.query = asked && new Passage(asked, { top: Number(asked.dataset.top), print: this.print, wordAt: null });
+    this.query = asked && new Passage(asked, { top: Number(asked.dataset.top), decimals, wordAt: null });
     this.words = new Map(); // a query word's number -> its text
     for (const part of this.query?.parts ?? []) {
       for (const { start, end, marks } of part.places) this.words.set(marks[0].pushes[0].words[0], part.text.slice(start, end));
     }
     const wordAt = (number) => this.words.get(number) ?? "";
-    const settings = { top: Number(section.dataset.top), print: this.print, wordAt };
+    const settings = { top: Number(section.dataset.top), decimals, wordAt };
     this.cards = [...section.querySelectorAll(".card")].map((card, index) => ({
       card,
       index,
@@ -107,9 +108,8 @@ class Answer {
   }
 
   strongestPartner(place) {
-    const pushes = place.marks.flatMap((mark) => mark.pushes).filter((push) => push.words.length);
-    if (!pushes.length) return null;
-    return pushes.reduce((best, next) => (Math.abs(next.units) > Math.abs(best.units) ? next : best)).words[0];
+    const pairs = place.marks.flatMap((mark) => mark.pushes).filter((pair) => pair.words.length);
+    return pairs.length ? strongest(pairs).words[0] : null;
   }
 
   // Outline the partners of query words everywhere and dim the rest; null goes back to the pinned word, if any.
@@ -192,6 +192,7 @@ class Answer {
     const said = (side, way) => {
       const rows = this.cards.filter(({ partner, card }) => partner && card.closest(`.${side}`));
       const sum = rows.reduce((total, { push }) => total + push, 0);
+      if (!rows.length) return `no row pushing ${way}`;
       return `${this.print(sum)} in ${rows.length} row${rows.length === 1 ? "" : "s"} pushing ${way}`;
     };
     const parts = [said("toward", "toward"), said("away", "away")];

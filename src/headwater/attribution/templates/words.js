@@ -13,9 +13,10 @@ const make = (tag, attributes = {}, ...children) => {
   return element;
 };
 
-// "5/60;9g,c.4:7=1e;1o.3:2.9=-c|4=3~1z" -> {all: 60, marks: [{lit, spans: [[start, length]], pushes: [{words, units}], units, tie, via}]}
+// "5/60;9g,c.4:7=1e;1o.3:2.9=-c|4=3~1z" -> {all: 60, marks: [{lit, spans: [[start, length]], pushes: [{words, push}], push, tie, via}]}
 const number = (digits) => parseInt(digits, 36);
-const unpack = (packed) => {
+const unpack = (packed, decimals) => {
+  const scored = (digits) => number(digits) / 10 ** (decimals + 1);
   const [counts, ...marks] = packed.split(";");
   const [lit, all] = counts.split("/").map(Number);
   const read = (mark, index) => {
@@ -31,33 +32,31 @@ const unpack = (packed) => {
     const pushes = [];
     for (const pair of pairs.split("|")) {
       const [words, score] = pair.split("=");
-      const units = score ? number(score) : pushes.at(-1).units;
-      pushes.push({ words: words ? words.split(".").map(number) : [], units });
+      const push = score ? scored(score) : pushes.at(-1).push;
+      pushes.push({ words: words ? words.split(".").map(number) : [], push });
     }
-    const units = pushes.reduce((sum, push) => sum + push.units, 0);
-    return { lit: index < lit, spans, pushes, units, tie: tie ? number(tie) : null, via: via ? decodeURIComponent(via) : "" };
+    const push = pushes.reduce((sum, pair) => sum + pair.push, 0);
+    return { lit: index < lit, spans, pushes, push, tie: tie ? number(tie) : null, via: via ? decodeURIComponent(via) : "" };
   };
   return { all, marks: marks.map(read) };
 };
 
 const pushThrough = (mark, word) =>
-  mark.pushes.reduce((sum, push) => sum + (push.words.includes(word) ? push.units : 0), 0);
+  mark.pushes.reduce((sum, pair) => sum + (pair.words.includes(word) ? pair.push : 0), 0);
 
-const meets = (mark, words) => mark.pushes.some((push) => push.words.some((word) => words.has(word)));
+const meets = (mark, words) => mark.pushes.some((pair) => pair.words.some((word) => words.has(word)));
 
-// Scores come as tenths of the last printed digit.
-const printer = (decimals) => (tenths) => {
-  const units = Math.round(Math.abs(tenths) / 10);
-  const digits = (units / 10 ** decimals).toLocaleString("en", {
-    minimumFractionDigits: decimals,
-    maximumFractionDigits: decimals,
-  });
-  return (units ? (tenths < 0 ? "−" : "+") : "") + digits;
+const strongest = (pairs) => pairs.reduce((best, next) => (Math.abs(next.push) > Math.abs(best.push) ? next : best));
+
+const printer = (decimals) => (score) => {
+  const places = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+  const digits = Math.abs(score).toLocaleString("en", places);
+  return (/[1-9]/.test(digits) ? (score < 0 ? "−" : "+") : "") + digits;
 };
 
-const toneOf = (units, top) => {
-  const ratio = top ? Math.abs(units) / top : 0;
-  return (units < 0 ? "n" : "p") + (1 + (ratio >= 1 / 8) + (ratio >= 1 / 4) + (ratio >= 1 / 2));
+const toneOf = (push, top) => {
+  const ratio = top ? Math.abs(push) / top : 0;
+  return (push < 0 ? "n" : "p") + (1 + (ratio >= 1 / 8) + (ratio >= 1 / 4) + (ratio >= 1 / 2));
 };
 
 // A drawn text as it was written: the text of each part, and what of it is folded.
@@ -102,7 +101,7 @@ const placesOf = (marks, base, length) => {
     if (place.start >= place.end) continue;
     const speaking = place.marks.some((mark) => mark.lit) ? place.marks.filter((mark) => mark.lit) : place.marks;
     place.lit = speaking[0].lit;
-    place.units = speaking.reduce((sum, mark) => sum + mark.units, 0);
+    place.push = speaking.reduce((sum, mark) => sum + mark.push, 0);
     place.first = speaking[0].spans[0][0] === base + place.start;
     place.speaking = speaking[0];
     found.push(place);
@@ -149,11 +148,12 @@ const cut = (gap, text, shown) => {
 
 // A text with marks: a card's, or the query's own.
 class Passage {
-  constructor(root, { top, print, wordAt }) {
+  constructor(root, { top, decimals, wordAt }) {
+    const places = Number(root.dataset.d ?? decimals); // a weak row's scores have more
     this.root = root;
-    Object.assign(this, unpack(root.dataset.m)); // marks, and how many there are in all
+    Object.assign(this, unpack(root.dataset.m, places)); // marks, and how many there are in all
     this.top = top;
-    this.print = print;
+    this.print = printer(places);
     this.wordAt = wordAt; // a query word's text, by number; null in the query itself
     this.parts = [...root.querySelectorAll(".t")].map(readPart);
     let base = 0;
@@ -217,11 +217,11 @@ class Passage {
     const element = make(
       "u",
       {
-        class: (place.lit ? "" : "weak ") + (part.tones.get(place.start) ?? toneOf(place.units, this.top)),
+        class: (place.lit ? "" : "weak ") + (part.tones.get(place.start) ?? toneOf(place.push, this.top)),
         "data-n": note || null,
         role: "button",
         tabindex: "-1",
-        title: `${text} ${this.print(place.units)}${shared}${tie && ` ${tie}`}${speaking.via && `, in ${speaking.via}`}`,
+        title: `${text} ${this.print(place.push)}${shared}${tie && ` ${tie}`}${speaking.via && `, in ${speaking.via}`}`,
       },
       spelled(text),
     );
@@ -230,7 +230,7 @@ class Passage {
   }
 
   partnerText(mark) {
-    const push = mark.pushes.reduce((best, next) => (Math.abs(next.units) > Math.abs(best.units) ? next : best));
-    return push.words.length && this.wordAt ? this.wordAt(push.words[0]) : "";
+    const { words } = strongest(mark.pushes);
+    return words.length && this.wordAt ? this.wordAt(words[0]) : "";
   }
 }
