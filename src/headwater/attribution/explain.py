@@ -23,8 +23,11 @@ from headwater.runs import Encoding, Example
 def ends(
     scores: Float32[np.ndarray, "rows"], allowed: Bool[np.ndarray, "rows"], k: int, margin: float
 ) -> NDArray[np.int64]:
-    """Return the rows that may be among the k highest or the k lowest, given an error of `margin` in each score."""
-    rows = np.flatnonzero(allowed)
+    """Return the rows that may be among the k highest or the k lowest, given an error of `margin` in each score.
+
+    A row that shares nothing with the query scores 0 exactly and stands on neither side.
+    """
+    rows = np.flatnonzero(allowed & (scores != 0))
     if len(rows) <= 2 * k:
         return rows
     values = scores[rows].astype(np.float64)

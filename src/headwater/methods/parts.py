@@ -46,7 +46,6 @@ class Contributions:
     def scores(self, rows: Int64[np.ndarray, "r"]) -> Float64[np.ndarray, "r"]:
         """Add up the values of each row, in float64 and in their order."""
         totals = np.zeros(len(rows))
-        where = {int(row): at for at, row in enumerate(rows)}
-        for row, value in zip(self.rows, self.values, strict=True):
-            totals[where[int(row)]] += value
+        order = np.argsort(rows)
+        np.add.at(totals, order[np.searchsorted(rows, self.rows, sorter=order)], self.values)
         return totals

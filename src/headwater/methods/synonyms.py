@@ -32,19 +32,32 @@ class Synonym:
 
 
 def find_synonyms(
-    embeddings: Float32[Tensor, "v d"], tokens: Sequence[int], *, threshold: float, special: Collection[int] = ()
+    embeddings: Float32[Tensor, "v d"],
+    tokens: Collection[int],
+    among: Collection[int],
+    *,
+    threshold: float,
+    special: Collection[int] = (),
 ) -> list[Synonym]:
-    """Find the synonyms of `tokens` in the whole vocabulary, by descending cosine, ties by token numbers."""
-    asked = torch.tensor(sorted(set(tokens) - set(special)), dtype=torch.long)
-    unit = torch.nn.functional.normalize(embeddings.float(), dim=1)
+    """Find the synonyms of `tokens` `among` others, by descending cosine, ties by token numbers.
+
+    Cosines are rounded to 6 decimals: their last bits depend on what else is asked, and must not decide a matching.
+    """
+    asked, others = (torch.tensor(sorted(set(ids) - set(special)), dtype=torch.long) for ids in (tokens, among))
+    unit = _unit(embeddings[asked])
     found: list[Synonym] = []
-    for start in range(0, len(unit), _COLUMNS):
-        cosines = unit[asked] @ unit[start : start + _COLUMNS].T
+    for start in range(0, len(others), _COLUMNS):
+        columns = others[start : start + _COLUMNS]
+        cosines = (unit @ _unit(embeddings[columns]).T).round(decimals=6)
         for row, column in (cosines >= threshold).nonzero().tolist():
-            query_token, train_token = int(asked[row]), start + column
-            if query_token != train_token and train_token not in special:
-                found.append(Synonym(query_token, train_token, float(cosines[row, column])))
+            query_token, train_token = int(asked[row]), int(columns[column])
+            if query_token != train_token:
+                found.append(Synonym(query_token, train_token, round(float(cosines[row, column]), 6)))
     return sorted(found, key=lambda pair: (-pair.cosine, pair.query_token, pair.train_token))
+
+
+def _unit(vectors: Float32[Tensor, "n d"]) -> Float32[Tensor, "n d"]:
+    return torch.nn.functional.normalize(vectors.float(), dim=1)
 
 
 def join_synonyms(
@@ -70,14 +83,17 @@ def join_synonyms(
         return places[token]
 
     token_of = asked.token_of()
+    here = set(stored.tokens.tolist())
+    synonyms = [pair for pair in synonyms if pair.train_token in here]
     for query in np.unique(asked.rows):
         mine = {int(token_of[at]): int(at) for at in np.flatnonzero(asked.rows == query)}
+        alike = [pair for pair in synonyms if pair.query_token in mine]
+        if not alike:
+            continue
         taken = _Taken(block.shape[1])
         for token in mine:
             taken.mark(token, token, stored.rows[places_of(token)].astype(np.intp))
-        for pair in synonyms:
-            if pair.query_token not in mine:
-                continue
+        for pair in alike:
             at = places_of(pair.train_token)
             rows = stored.rows[at].astype(np.intp)
             free = taken.free(pair.query_token, pair.train_token, rows)

@@ -19,7 +19,7 @@ from jaxtyping import Float32, Float64, Int64
 from headwater.errors import UsageError
 from headwater.methods.parts import Contributions, Part
 from headwater.methods.synonyms import Synonym, find_synonyms, join_synonyms, pair_tokens
-from headwater.store import error_bound, join, restrict, row_vectors
+from headwater.store import join, restrict, row_vectors
 
 MOST_WORDS = 254  # ranks are one byte
 
@@ -76,11 +76,12 @@ def prepare(parts: Sequence[Part], options: TracInWE, embeddings: torch.Tensor |
     ]
     if not options.synonyms or embeddings is None:
         return Matched(cut, (), options)
-    tokens = sorted({int(token) for part in cut for token in part.queries.tokens})
+    tokens = {int(token) for part in cut for token in part.queries.tokens}
+    segments = [segment for part in cut for segment in part.store.segments(part.checkpoint)]
+    stored = np.unique(np.concatenate([segment.postings.tokens for segment in segments])).tolist()
     special = cut[0].store.manifest.special_tokens
-    return Matched(
-        cut, find_synonyms(embeddings, tokens, threshold=options.synonym_threshold, special=special), options
-    )
+    synonyms = find_synonyms(embeddings, tokens, stored, threshold=options.synonym_threshold, special=special)
+    return Matched(cut, synonyms, options)
 
 
 def tracin_we(matched: Matched, out: Float32[np.ndarray, "queries rows"]) -> None:
@@ -98,30 +99,45 @@ def tracin_we(matched: Matched, out: Float32[np.ndarray, "queries rows"]) -> Non
             )
             if matched.synonyms:
                 join_synonyms(out, part.queries, segment, part.weight, matched.synonyms, max_words=options.max_words)
-    out /= train_norms(matched).astype(np.float32)[None, :]
-    out /= query_norms(matched, len(out)).astype(np.float32)[:, None]
+    if options.normalize is not None:
+        out /= train_norms(matched).astype(np.float32)[None, :]
+        out /= query_norms(matched, len(out)).astype(np.float32)[:, None]
 
 
 def rounding(matched: Matched, queries: int) -> Float64[np.ndarray, "queries"]:
-    """Bound the float32 rounding error of any score of a query, before normalising."""
-    worst = np.zeros(queries)
-    for part in matched.parts:
-        bounds = [error_bound(part.queries, segment, queries) for segment in part.store.segments(part.checkpoint)]
-        worst += abs(part.weight) * np.max(bounds, axis=0)
-    return worst * 1e-6
+    """Bound the float32 rounding error of any score of a query.
 
-
-def train_norms(matched: Matched) -> Float64[np.ndarray, "rows"]:
-    """What `normalize` divides each row's scores by: its norm in the weighted space of all checkpoints."""
+    At checkpoint c a score is a sum of at most |q_c| |x_c| in absolute terms (Cauchy-Schwarz, for pairs of tokens are
+    one-to-one), and so is sum_c |weight_c| |q_c| |x_c| <= |q| |x| in the weighted space that `normalize` divides by.
+    """
     options = matched.options
-    rows = matched.parts[0].store.manifest.rows
+    additions = max(part.queries.dimension for part in matched.parts) + 512  # of components, then tokens, checkpoints
+    bound = np.zeros(queries)
     if options.normalize is None:
-        return np.ones(rows)
-    squares = np.zeros(rows)
+        for part in matched.parts:
+            rows = part.store.squared_norms(
+                part.checkpoint, special_tokens=options.special_tokens, max_words=options.max_words
+            )
+            bound += abs(part.weight) * np.sqrt(_query_squares(part, queries) * rows.max())
+    elif options.normalize == "train":
+        bound = np.sqrt(sum(abs(part.weight) * _query_squares(part, queries) for part in matched.parts))
+    else:
+        bound += 1
+    return bound * additions * 2.0**-24
+
+
+def train_norms(matched: Matched, rows: Int64[np.ndarray, "r"] | None = None) -> Float64[np.ndarray, "r"]:
+    """What `normalize` divides the scores of `rows` (None: all) by: their norms in the weighted space of all parts."""
+    options = matched.options
+    count = matched.parts[0].store.manifest.rows if rows is None else len(rows)
+    if options.normalize is None:
+        return np.ones(count)
+    squares = np.zeros(count)
     for part in matched.parts:
-        squares += abs(part.weight) * part.store.squared_norms(
+        known = part.store.squared_norms(
             part.checkpoint, special_tokens=options.special_tokens, max_words=options.max_words
         )
+        squares += abs(part.weight) * (known if rows is None else known[rows])
     squares[squares == 0] = 1  # a row that pushed nothing scores 0, whatever it is divided by
     return np.sqrt(squares)
 
@@ -132,10 +148,15 @@ def query_norms(matched: Matched, queries: int) -> Float64[np.ndarray, "queries"
         return np.ones(queries)
     squares = np.zeros(queries)
     for part in matched.parts:
-        pushed = abs(part.weight) * part.queries.norms.astype(np.float64) ** 2
-        np.add.at(squares, part.queries.rows.astype(np.intp), pushed)
+        squares += abs(part.weight) * _query_squares(part, queries)
     squares[squares == 0] = 1
     return np.sqrt(squares)
+
+
+def _query_squares(part: Part, queries: int) -> Float64[np.ndarray, "queries"]:
+    """Each query's squared gradient norm at one checkpoint, over the tokens that the options keep."""
+    norms = part.queries.norms.astype(np.float64)
+    return np.bincount(part.queries.rows.astype(np.intp), weights=norms**2, minlength=queries)
 
 
 def explain(matched: Matched, query: int, rows: Int64[np.ndarray, "r"], queries: int) -> Contributions:
@@ -143,7 +164,8 @@ def explain(matched: Matched, query: int, rows: Int64[np.ndarray, "r"], queries:
     pieces = [_explain_part(matched, part, query, rows) for part in matched.parts]
     found, trained, asked, places, cosines, values = (np.concatenate(column) for column in zip(*pieces, strict=True))
     found = found.astype(np.int64)
-    values = values / (train_norms(matched)[found] * query_norms(matched, queries)[query])
+    if matched.options.normalize is not None:
+        values = values / (train_norms(matched, found) * query_norms(matched, queries)[query])
     return Contributions(
         found, trained.astype(np.int64), asked.astype(np.int64), places.astype(np.int64), cosines, values
     )
@@ -166,7 +188,7 @@ def _explain_part(matched: Matched, part: Part, query: int, rows: Int64[np.ndarr
     offset = 0
     for segment in part.store.segments(part.checkpoint):
         row_of, token_of, vector_of = row_vectors(
-            segment, rows.tolist(), tokens, special_tokens=options.special_tokens, max_words=options.max_words
+            segment, rows, tokens, special_tokens=options.special_tokens, max_words=options.max_words
         )
         for row in np.unique(row_of):
             here = {int(token_of[i]): int(i) + offset for i in np.flatnonzero(row_of == row)}

@@ -3,7 +3,7 @@
 from headwater.store.build import build_store, built_with
 from headwater.store.manifest import RANGE_ROWS, Manifest, RowRange, StoredCheckpoint
 from headwater.store.postings import Dtype, Postings, postings_in_memory
-from headwater.store.search import error_bound, join, restrict, row_vectors
+from headwater.store.search import join, restrict, row_vectors
 from headwater.store.store import Segment, Store, keep_mask
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "StoredCheckpoint",
     "build_store",
     "built_with",
-    "error_bound",
     "join",
     "keep_mask",
     "postings_in_memory",

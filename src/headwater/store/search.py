@@ -9,8 +9,6 @@ shown are scored again in float64 (see `attribution.explain`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64
@@ -39,7 +37,7 @@ def join(
     """
     stored = segment.postings
     block = scores[:, segment.rows.start : segment.rows.stop]
-    _, ours, theirs = np.intersect1d(asked.tokens, stored.tokens, assume_unique=True, return_indices=True)
+    ours, theirs = _shared(asked, stored)
     kept = keep_mask(stored.ranks, special_tokens=special_tokens, max_words=max_words)
     asked_counts = np.diff(asked.offsets)[ours]
     stored_counts = np.diff(stored.offsets)[theirs]
@@ -47,6 +45,15 @@ def join(
     for our, their in zip(ours[many], theirs[many], strict=True):
         _join_token(block, asked, int(our), stored, int(their), weight, kept)
     _join_pairs(block, asked, ours[~many], stored, theirs[~many], weight, kept)
+
+
+def _shared(asked: Postings, stored: Postings) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return where the tokens that both hold stand in either: a few look-ups among the many that are stored."""
+    if len(stored.tokens) == 0:
+        return np.zeros(0, dtype=np.intp), np.zeros(0, dtype=np.intp)
+    at = np.minimum(np.searchsorted(stored.tokens, asked.tokens), len(stored.tokens) - 1)
+    found = stored.tokens[at] == asked.tokens
+    return np.flatnonzero(found), at[found]
 
 
 def _join_token(
@@ -111,7 +118,7 @@ def _pairs(
 
 def row_vectors(
     segment: Segment,
-    rows: Sequence[int],
+    rows: NDArray[np.int64],
     tokens: NDArray[np.int64],
     *,
     special_tokens: bool = True,
@@ -122,7 +129,7 @@ def row_vectors(
     Sorted by row, then token. Rows outside the segment's range are passed over.
     """
     postings = segment.postings
-    local = np.array([row - segment.rows.start for row in rows if segment.rows.start <= row < segment.rows.stop])
+    local = rows[(rows >= segment.rows.start) & (rows < segment.rows.stop)] - segment.rows.start
     found: list[NDArray[np.intp]] = []
     token_of: list[NDArray[np.int64]] = []
     for token in tokens if len(local) else ():
@@ -139,21 +146,6 @@ def row_vectors(
     corpus_rows = postings.rows[where].astype(np.int64) + segment.rows.start
     order = np.lexsort((names, corpus_rows))
     return corpus_rows[order], names[order], postings.gradients(where[order]).double()
-
-
-def error_bound(asked: Postings, segment: Segment, queries: int) -> NDArray[np.float64]:
-    """Return, for each query, a bound on any row's |score| in this segment (Cauchy-Schwarz over shared tokens).
-
-    float32 rounding is a small share of it, so it tells how near two scores must be for float64 to decide.
-    """
-    bound = np.zeros(queries)
-    stored = segment.postings
-    _, ours, theirs = np.intersect1d(asked.tokens, stored.tokens, assume_unique=True, return_indices=True)
-    largest = stored.norms[stored.offsets[theirs]]  # impact order: the first is the largest
-    for our, norm in zip(ours, largest, strict=True):
-        mine = slice(int(asked.offsets[our]), int(asked.offsets[our + 1]))
-        np.add.at(bound, asked.rows[mine].astype(np.intp), asked.norms[mine].astype(np.float64) * float(norm))
-    return bound
 
 
 def restrict(postings: Postings, *, special_tokens: bool, max_words: int | None) -> Postings:
