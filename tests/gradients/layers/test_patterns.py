@@ -44,7 +44,7 @@ def test_quarters_part_the_blocks_by_depth(tokenizer: PreTrainedTokenizerFast) -
     quarters = [names(model, f"quarter:{which}") for which in (1, 2, 3, 4)]
     blocks = [sorted({name.split(".")[3] for name in quarter}) for quarter in quarters]
     assert blocks == [["0"], ["1", "2"], ["3"], ["4", "5"]]
-    assert sorted(sum(quarters, [])) == sorted(names(model, "bert.encoder"))
+    assert sorted(name for quarter in quarters for name in quarter) == sorted(names(model, "bert.encoder"))
 
 
 def test_an_encoders_blocks_come_before_a_decoders(tokenizer: PreTrainedTokenizerFast) -> None:

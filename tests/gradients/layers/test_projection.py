@@ -61,7 +61,7 @@ def test_dot_products_are_unbiased_over_seeds(name: str, random: str, tokenizer:
     sample = torch.stack(seen)
     error = sample.std(dim=0) / len(seen) ** 0.5
     assert bool(((sample.mean(dim=0) - truth).abs() < 5 * error).all())
-    assert float((sample[0] - truth).abs().max()) > 10 * float(error.max())
+    assert float((sample[0] - truth).abs().max()) > 5 * float(error.max())
 
 
 def test_the_two_signs_of_randomness_have_unit_second_moments(tokenizer: PreTrainedTokenizerFast) -> None:
