@@ -25,7 +25,7 @@ _WORD = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Word:
     """A word of a text: characters start..end-1 of text `part` (0 the text, 1 the second text)."""
 
