@@ -63,6 +63,10 @@ def sms(**options) -> str:
     return render_page(answers.sms_answer(), title="Why ham?", trial=answers.trial(), **options)
 
 
+def place(page) -> str:
+    return page.evaluate("location.hash")
+
+
 def first_free(page):
     return page.locator("#q1 .asked u", has_text="free").first
 
@@ -109,7 +113,7 @@ def test_pinning_a_word_numbers_its_partners_sorts_by_it_and_draws_one_connector
     assert "4 rows pushing toward" in page.locator("#q1 .pinned").inner_text()
     assert first_free(page).get_attribute("aria-pressed") == "true"
     assert page.locator(".tie").evaluate("t => getComputedStyle(t).display") == "block"
-    assert page.url.endswith("#q1w6")
+    assert place(page) == "#q1w6"
     assert "pinned" in page.locator("[role=status]").inner_text()
     dimmed = page.locator("#q1 .card.off").count()
     assert dimmed == 10 - 6
@@ -130,7 +134,7 @@ def test_rows_are_sorted_by_the_pinned_word(open_page):
 def test_an_address_with_a_pinned_word_opens_pinned(open_page, tmp_path):
     page = open_page(sms())
     first_free(page).click()
-    address = page.url
+    address = page.evaluate("location.href")
     page.goto("about:blank")
     page.goto(address)
     assert page.locator("#q1 .card u[data-k]").count() == 6
@@ -212,7 +216,7 @@ def test_everything_works_by_keyboard(open_page):
     assert page.evaluate("document.activeElement.id") == "q2h"
     page.keyboard.press("n")
     page.keyboard.press("p")
-    assert page.url.endswith("#q2")
+    assert place(page) == "#q2"
     page.keyboard.press("?")
     assert page.locator("dialog[open]").count() == 1
     page.keyboard.press("Escape")
@@ -236,7 +240,7 @@ def test_only_the_queries_that_differ_can_be_kept(open_page):
     page.get_by_role("checkbox").check()
     assert [section.get_attribute("id") for section in page.locator(".query:visible").all()] == ["q1", "q3"]
     page.keyboard.press("n")
-    assert page.url.endswith("#q3")
+    assert place(page) == "#q3"
 
 
 @pytest.mark.parametrize("script", [True, False])
@@ -255,6 +259,19 @@ def test_a_phone_shows_one_column_at_a_time_behind_tabs(open_page):
     assert away.is_visible() and not toward.is_visible()
     page.set_viewport_size({"width": 1280, "height": 900})
     assert away.is_visible() and toward.is_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_going_to_a_query_ends_there_and_the_list_of_queries_follows(open_page, width):
+    page = open_page(render_page(answers.long_answer(8, 60, 2), title="x"), width, 700)
+    for _ in range(6):
+        page.keyboard.press("n")
+        page.wait_for_timeout(60)
+    page.wait_for_timeout(300)
+    assert abs(page.locator("#q7").bounding_box()["y"]) < 40
+    assert page.locator(".rail a[aria-current]").get_attribute("href") == "#q7"
+    box, link = page.locator(".rail ol").bounding_box(), page.locator(".rail a[aria-current]").bounding_box()
+    assert box["y"] - 1 <= link["y"] and link["y"] + link["height"] <= box["y"] + box["height"] + 1
 
 
 def test_paper_shows_both_columns_in_light_colours_without_controls(open_page):

@@ -160,10 +160,10 @@ def test_the_largest_score_is_printed_with_three_digits(largest):
 
 def test_a_weak_row_is_printed_with_digits_of_its_own_in_the_same_unit():
     scale = Scale.of(33.3e-6)
-    assert [scale.finer(score)(score) for score in (33.3e-6, -0.237e-6, 0.0451e-6)] == ["+33.3", "−0.237", "+0.0451"]
+    assert [scale.finer(score)(score) for score in (33.3e-6, -0.237e-6, 0.0451e-6)] == ["+33.3", "−0.24", "+0.045"]
     assert scale.finer(1e-15)(1e-15) == "0.00000" and scale.finer(0.0) == scale
     assert {scale.finer(score).unit for score in (33.3e-6, 1e-15)} == {"×10⁻⁶"}
-    assert Scale.of(0.5).finer(0.0005)(0.0005) == "+0.000500"
+    assert Scale.of(0.5).finer(0.0005)(0.0005) == "+0.00050"
 
 
 def test_numbers_read_as_people_write_them():

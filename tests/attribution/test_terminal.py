@@ -54,6 +54,12 @@ def test_with_colour_hue_and_a_second_mark_say_the_sign(monkeypatch):
     assert re.search(r"\x1b\[1;3;38;2;210;112;15mClaim\x1b", text)  # bold, italic, orange
 
 
+def test_a_slice_of_an_answer_claims_no_total_of_lists():
+    answer = answers.sms_answer()
+    answer["queries"] = answer["queries"][:1]
+    assert "in 3 lists" in flat(shown(answer)) and "of 1 lists" not in flat(shown(answer))
+
+
 def test_long_rows_are_folded_and_synonyms_named():
     assert re.search(r"\[\d+ words, [+−]\d", shown(answers.long_answer(1, 300, 1)))
     text = flat(shown(answers.news_answer()))

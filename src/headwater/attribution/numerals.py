@@ -28,11 +28,11 @@ class Scale:
         return cls(exponent, max(0, 2 - (magnitude - exponent)))
 
     def finer(self, score: float) -> Scale:
-        """The same unit with enough places for three digits of a smaller score, at most four places more."""
+        """The same unit with enough places for two digits of a smaller score, at most four places more."""
         if not score:
             return self
         wanted = Scale.of(score * 10.0**-self.exponent)
-        more = wanted.decimals - wanted.exponent - self.decimals  # a wanted unit of its own counts as places
+        more = wanted.decimals - wanted.exponent - 1 - self.decimals  # a wanted unit of its own counts as places
         return Scale(self.exponent, self.decimals + min(max(more, 0), _FINER))
 
     @property

@@ -69,7 +69,7 @@ def query_panel(query: Query, shown: View, colour: bool) -> RenderableType:
             )
             parts += [Text(), title, _table(cards, query, shown, colour)]
     many = f" of {len(shown.queries)}" if len(shown.queries) > 1 else ""
-    title = Text.assemble((f" Query {query.number}{many} ", "bold"))
+    title = Text.assemble((f"Query {query.number}{many}", "bold"))
     facts = Text("  ".join(f"{name} {visible(value)}" for name, value in query.facts), style="dim")
     return Panel(Group(*parts), title=title, title_align="left", subtitle=facts, subtitle_align="left", padding=(0, 1))
 
@@ -94,7 +94,7 @@ def _table(cards: tuple[Card, ...], query: Query, shown: View, colour: bool) -> 
 
 
 def _tail(card: Card, shown: View) -> Text:
-    hub = f"in {card.hub} of {shown.lists} lists; " if card.hub > 1 else ""
+    hub = f"{shown.hub(card)}; " if card.hub > 1 else ""
     if not card.terms:
         return Text(hub.rstrip("; "), style="dim")
     added = " + ".join(f"{term.name} {card.scale.show(term.units)}" for term in card.terms[:-1])
@@ -171,7 +171,7 @@ def trial_panel(trial: Trial) -> RenderableType:
         parts.append(_arms(trial.arms))
     if trial.queries:
         parts += [Text(), _outcomes(trial.queries)]
-    return Panel(Group(*parts), title=Text(" Before and after ", style="bold"), title_align="left", padding=(0, 1))
+    return Panel(Group(*parts), title=Text("Before and after", style="bold"), title_align="left", padding=(0, 1))
 
 
 def _arms(arms: tuple[Arm, ...]) -> Table:

@@ -117,6 +117,12 @@ class View:
     hidden: bool = False
     disagreeing: int = 0
 
+    def hub(self, card: Card) -> str:
+        """ "in 29 of 60 lists" for a row in several lists, else nothing. A slice of an answer knows no total."""
+        if card.hub < 2:
+            return ""
+        return f"in {card.hub} of {self.lists} lists" if card.hub <= self.lists else f"in {card.hub} lists"
+
     def lit(self) -> Iterable[Mark]:
         """The lit words of all rows."""
         return (m for q in self.queries for card in (*q.toward, *q.away) for m in card.marks[: card.lit])

@@ -338,6 +338,12 @@ const near = new IntersectionObserver(
   },
   { rootMargin: "600px" },
 );
+// Scroll a box, and never the page around it, so that an element of it can be seen.
+const showIn = (box, element) => {
+  const [outer, inner] = [box.getBoundingClientRect(), element.getBoundingClientRect()];
+  if (inner.top < outer.top) box.scrollTop += inner.top - outer.top;
+  else if (inner.bottom > outer.bottom) box.scrollTop += inner.bottom - outer.bottom;
+};
 const links = new Map([...document.querySelectorAll(".rail ol a")].map((link) => [link.hash.slice(1), link]));
 const inView = new IntersectionObserver(
   () => {
@@ -346,7 +352,8 @@ const inView = new IntersectionObserver(
       if (key !== id) link.removeAttribute("aria-current");
       else if (!link.hasAttribute("aria-current")) {
         link.setAttribute("aria-current", "true");
-        link.scrollIntoView({ block: "nearest" });
+        showIn(link.closest("ol"), link);
+        showIn(link.closest(".rail"), link);
       }
     }
   },
