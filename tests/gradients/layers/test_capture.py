@@ -14,7 +14,14 @@ from gradients.conftest import TARGETS, TEXTS
 from gradients.layers.conftest import batch_of, double_losses, even_batch, losses_of, make_model, one_by_one
 from headwater.errors import ModelError, UsageError
 from headwater.gradients import Batch
-from headwater.gradients.layers import Projector, capture_layers, layer_gradients, select_layers
+from headwater.gradients.layers import (
+    Projector,
+    capture_layers,
+    dot_products,
+    layer_gradients,
+    select_layers,
+    squared_norms,
+)
 from oracle import relative_error
 
 losses = losses_of("bert", double=False)
@@ -167,6 +174,13 @@ class InPlace(Small):
         return out
 
 
+class ByName(Small):
+    """Calls its layers by keyword."""
+
+    def body(self, values: Tensor) -> Tensor:
+        return self.second(input=torch.tanh(self.first(input=values)))
+
+
 class Reshaped(Small):
     """Overwrites an output that is a view of something."""
 
@@ -180,7 +194,7 @@ class Reshaped(Small):
         return self.second(out)
 
 
-@pytest.mark.parametrize("kind", [Small, Flat, InPlace, Reshaped])
+@pytest.mark.parametrize("kind", [Small, Flat, InPlace, Reshaped, ByName])
 def test_unusual_uses_are_exact(kind: type, tokenizer: PreTrainedTokenizerFast) -> None:
     model, batch = kind().double(), even_batch(tokenizer, 4)
     layers = select_layers(model, "all").layers
@@ -284,8 +298,18 @@ def test_a_layer_that_the_loss_does_not_depend_on_pushes_nothing(tokenizer: PreT
     (found,) = layer_gradients(model, [even_batch(tokenizer, 4)], double_losses, layers, Projector(dim=2))
     assert found.gradients["first"].shape == (4, 4) and not found.gradients["first"].any()
     assert found.gradients["second"].all()
+    with capture_layers(model, layers) as capture:
+        factors = capture.factors(even_batch(tokenizer, 4), double_losses)
+    assert not dot_products(factors["first"], factors["first"]).any() and not squared_norms(factors["first"]).any()
+    assert not factors["first"].dense().any() and factors["first"].dense().shape == (4, 42)
     with pytest.raises(ModelError, match="does not depend on any of the layers"):
         list(layer_gradients(model, [even_batch(tokenizer, 4)], double_losses, layers[:1]))
+
+
+def test_a_layer_given_twice_is_refused(model, tokenizer: PreTrainedTokenizerFast) -> None:
+    layers = select_layers(model, "last").layers
+    with pytest.raises(UsageError, match="classifier is in two of the layers"), capture_layers(model, layers * 2):
+        pass
 
 
 def test_a_mean_loss_and_an_unknown_precision_are_refused(model, tokenizer: PreTrainedTokenizerFast) -> None:

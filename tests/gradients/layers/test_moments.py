@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 import builders
 from gradients.layers.conftest import batch_of, losses_of, make_model, one_by_one
-from headwater.errors import RunError
+from headwater.errors import RunError, UsageError
 from headwater.gradients.layers import (
     Projector,
     capture_layers,
@@ -136,6 +136,8 @@ def test_errors_say_what_is_wrong(tokenizer: PreTrainedTokenizerFast, tmp_path) 
     with pytest.raises(RunError, match="cannot be read as plain tensors"):
         second_moments(tmp_path, names)
     layers = select_layers(model, "last").layers
+    with pytest.raises(UsageError, match="classifier has no denominators"):
+        list(layer_gradients(model, [batch_of(tokenizer)], losses_of("bert"), layers, denominators={}))
     with pytest.raises(RunError, match="keeps no second moment of it"):
         denominators(layers, {"classifier.weight": torch.ones(2, 16)})
     with pytest.raises(RunError, match=r"have shape \(3, 16\), the layer \(2, 16\)"):

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from headwater.errors import ModelError, UsageError
 from headwater.gradients.batches import Batch
-from headwater.gradients.layers.factors import Layer, LayerFactors, Rows
+from headwater.gradients.layers.factors import Layer, LayerFactors, Outer, Part, Plain, Rows
 from headwater.gradients.layers.kinds import EMBEDDING, Kind, kind_of
+from headwater.gradients.layers.kinds.kind import full
 from headwater.gradients.layers.layout import Layout, candidates, holds, probe_weights, row_norms
 from headwater.gradients.tokens import Losses
 
@@ -63,17 +64,19 @@ class Capture:
         for layer in self.layers:
             for name in layer.modules:
                 module, kind = _find(model, name)
+                if module in self._modules:
+                    raise UsageError(f"{name} is in two of the layers given: name each layer once, with one `tied`.")
                 self._modules[module] = (name, layer, kind)
 
     def factors(self, batch: Batch, losses: Losses, *, precision: str = "float32") -> dict[str, LayerFactors]:
         """Return the factors of every layer for the examples of a batch, on the model's device (see `stream`)."""
-        found = {layer.name: LayerFactors(layer, len(batch.rows), ()) for layer in self.layers}
-
-        def take(factors: LayerFactors) -> None:
-            found[factors.layer.name] += factors
-
-        self.stream(batch, losses, take, precision=precision)
-        return found
+        parts: dict[str, list[Part]] = {layer.name: [] for layer in self.layers}
+        self.stream(batch, losses, lambda taken: parts[taken.layer.name].extend(taken.parts), precision=precision)
+        n, like = len(batch.rows), next(self.model.parameters())
+        return {
+            layer.name: LayerFactors(layer, n, tuple(parts[layer.name]) or (_nothing(layer, n, like),))
+            for layer in self.layers
+        }
 
     def stream(self, batch: Batch, losses: Losses, take: Take, *, precision: str = "float32") -> None:
         """Give `take` the factors of each call of a selected module as soon as the backward pass reaches it.
@@ -104,7 +107,7 @@ class Capture:
             self._calls, self._roots = [], []
             self._take = lambda factors: None
 
-    def hook(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
+    def hook(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> Any:
         """Run after a selected module's forward: keep its input, and wait for the gradient of its output."""
         if self._phase == "idle":
             return None
@@ -115,9 +118,9 @@ class Capture:
             raise ModelError(
                 f"{name} runs where nothing is differentiated (torch.no_grad, or reentrant gradient checkpointing)."
             )
-        if not given or not isinstance(given[0], Tensor) or not isinstance(output, Tensor):
+        taken = next((value for value in (*given, *named.values()) if isinstance(value, Tensor)), None)
+        if taken is None or not isinstance(output, Tensor):
             raise ModelError(f"{name}: unknown arguments or output of {type(module).__name__}.")
-        taken = given[0]
         with torch.no_grad(), torch.autocast(output.device.type, enabled=False):
             if module not in self._measured:
                 self._measured[module] = _named(name, kind.measure, module, taken, output)
@@ -242,12 +245,13 @@ def capture_layers(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Captur
     """Within this context the yielded `Capture` gives the gradients of `layers`, which `select_layers` found.
 
     Everything is put back on leaving, also after an exception: hooks, `requires_grad` of every parameter, the training
-    mode of every module. Raises ModelError where a layer is not in this model.
+    mode of every module. Raises ModelError where a layer is not in this model, UsageError where one
+    is given twice.
     """
     capture = Capture(model, layers)
     trained = [(module, module.training) for module in model.modules()]
     wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    handles = [module.register_forward_hook(capture.hook) for module in capture._modules]
+    handles = [module.register_forward_hook(capture.hook, with_kwargs=True) for module in capture._modules]
     try:
         model.eval()
         for parameter, _ in wanted:
@@ -278,6 +282,14 @@ def _named(name: str, measure: Callable[..., Any], *given: Any) -> Any:
         return measure(*given)
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from error
+
+
+def _nothing(layer: Layer, n: int, like: Tensor) -> Part:
+    """The part of a layer that pushed nothing: no places."""
+    like = full(like.detach())
+    if layer.matrix is None:
+        return Plain(like.new_zeros(n, 0, layer.size))
+    return Outer(like.new_zeros(n, 0, layer.matrix[0]), like.new_zeros(n, 0, layer.matrix[1]), layer.bias)
 
 
 def _lead(call: _Call) -> int:

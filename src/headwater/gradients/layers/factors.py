@@ -147,15 +147,12 @@ Part = Outer | Rows | Plain | Dense
 class LayerFactors:
     """The gradients of one layer for every example of a batch: the sum of `parts`, one a call of one of its modules.
 
-    A layer that did not run has none: its gradient is 0.
+    There is one part at least; that of a layer which pushed nothing has no places.
     """
 
     layer: Layer
     examples: int
     parts: tuple[Part, ...]
-
-    def __add__(self, other: LayerFactors) -> LayerFactors:
-        return LayerFactors(self.layer, self.examples, self.parts + other.parts)
 
     def rows(self, at: slice) -> LayerFactors:
         """Some examples."""
@@ -169,8 +166,6 @@ class LayerFactors:
 
     def dense(self) -> Float[Tensor, "n size"]:
         """Every gradient, dense, in the module's own order: the weight as it holds it, then the bias."""
-        if not self.parts:
-            return torch.zeros(self.examples, self.layer.size)
         total = self.parts[0].dense()
         for part in self.parts[1:]:
             total = total + part.dense()

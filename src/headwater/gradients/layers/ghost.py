@@ -12,6 +12,8 @@ tokens that both hold: their gradients are summed by token and multiplied. Vecto
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -31,15 +33,10 @@ def dot_products(
         raise UsageError(f"gradients of {one.layer.name} and {other.layer.name} have no dot product.")
     if way not in (None, "ghost", "dense"):
         raise UsageError(f"way must be 'ghost', 'dense' or None; it is {way!r}.")
-    total = torch.zeros(one.examples, other.examples)
-    if not one.parts or not other.parts:
-        return total
     if (way or _cheaper(one, other)) == "dense":
         return _dense(one, other, most_bytes)
-    for number, (left, right) in enumerate((left, right) for left in one.parts for right in other.parts):
-        product = _meet(left, right, most_bytes)
-        total = product if number == 0 else total + product
-    return total
+    products = [_meet(left, right, most_bytes) for left in one.parts for right in other.parts]
+    return torch.stack(products).sum(dim=0)
 
 
 def squared_norms(factors: LayerFactors, *, most_bytes: int = CHUNK_BYTES) -> Float[Tensor, "n"]:
@@ -47,21 +44,29 @@ def squared_norms(factors: LayerFactors, *, most_bytes: int = CHUNK_BYTES) -> Fl
 
     Ghost costs T^2 (o + i) an example, dense T o i: the rule is the same.
     """
-    if not factors.parts:
-        return torch.zeros(factors.examples)
-    size = min(factors.layer.size, 1 << 40)
-    places = sum(_places(part) for part in factors.parts)
-    sides = sum(factors.layer.matrix) if factors.layer.matrix is not None else 0
-    factored = all(isinstance(part, Outer | Rows) for part in factors.parts)
-    tokens = any(isinstance(part, Rows) for part in factors.parts)
-    if not factored or (not tokens and places * places * sides > places * size):
-        pieces = [piece.dense().pow(2).sum(dim=1) for piece in factors.chunks(most_bytes)]
-        return torch.cat(pieces)
-    pieces = []
-    for at in range(factors.examples):  # each against itself
-        alone = factors.rows(slice(at, at + 1))
-        pieces.append(dot_products(alone, alone, way="ghost", most_bytes=most_bytes)[0])
-    return torch.cat(pieces)
+    parts, layer = factors.parts, factors.layer
+    if layer.matrix is None or any(isinstance(part, Plain | Dense) for part in parts):
+        return torch.cat([piece.dense().pow(2).sum(dim=1) for piece in factors.chunks(most_bytes)])
+    places = sum(_places(part) for part in parts)
+    if all(isinstance(part, Outer) for part in parts) and places * sum(layer.matrix) > math.prod(layer.matrix):
+        return torch.cat([piece.dense().pow(2).sum(dim=1) for piece in factors.chunks(most_bytes)])
+    return torch.stack([_meet_itself(one, other) for one in parts for other in parts]).sum(dim=0)
+
+
+def _meet_itself(one: Part, other: Part) -> Float[Tensor, "n"]:
+    """Dot product of what two calls pushed of the same example: Gram matrices [n, t, s] over its own places."""
+    assert isinstance(one, Outer | Rows) and isinstance(other, Outer | Rows)
+    right = torch.bmm(one.right, other.right.mT)
+    if isinstance(one, Outer) and isinstance(other, Outer):
+        right = right + 1 if one.ones and other.ones else right
+        left = torch.bmm(one.left, other.left.mT)
+    elif isinstance(one, Rows) and isinstance(other, Rows):
+        left = (one.ids[:, :, None] == other.ids[:, None, :]).to(right.dtype)
+    elif isinstance(one, Rows) and isinstance(other, Outer):
+        left = other.left.mT.gather(1, one.ids[:, :, None].expand(right.shape))
+    else:
+        return _meet_itself(other, one)
+    return (left * right).sum(dim=(1, 2))
 
 
 def _places(part: Part) -> int:
@@ -115,7 +120,7 @@ def _outer_outer(one: Outer, other: Outer, most_bytes: int) -> Float[Tensor, "n 
         if one.ones and other.ones:
             right += 1
         right *= part.left.flatten(0, 1) @ other.left.flatten(0, 1).T
-        found.append(right.reshape(-1, t, m, s).sum(dim=(1, 3)))
+        found.append(right.reshape(len(part.left), t, m, s).sum(dim=(1, 3)))
     return torch.cat(found)
 
 

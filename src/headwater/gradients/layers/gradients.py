@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
+from headwater.errors import UsageError
 from headwater.gradients.batches import Batch
 from headwater.gradients.layers.capture import capture_layers
 from headwater.gradients.layers.factors import Layer, LayerFactors, Outer
@@ -46,6 +47,7 @@ def layer_gradients(
     projections: dict[str, Projection] = projector.of(layers) if projector else {}
     device = next(model.parameters()).device
     projections = {name: found.to(torch.empty(0, device=device)) for name, found in projections.items()}
+    by = None if denominators is None else _moved(layers, denominators, device)
     with capture_layers(model, layers) as capture:
         for batch in batches:
             found: dict[str, Tensor] = {}
@@ -53,16 +55,22 @@ def layer_gradients(
             def take(factors: LayerFactors, found: dict[str, Tensor] = found) -> None:
                 name = factors.layer.name
                 projection = projections.get(name)
-                if denominators is not None:
-                    row = _divided(factors, denominators[name], projection)
-                else:
-                    row = project(factors, projection)
+                row = project(factors, projection) if by is None else _divided(factors, by[name], projection)
                 found[name] = found[name] + row if name in found else row
 
             capture.stream(batch, losses, take, precision=precision)
             yield LayerGradients(
                 batch.rows, {layer.name: _on_cpu(found, layer, projections, len(batch.rows)) for layer in layers}
             )
+
+
+def _moved(
+    layers: Sequence[Layer], denominators: Mapping[str, Denominators], device: torch.device
+) -> dict[str, Denominators]:
+    missing = [layer.name for layer in layers if layer.name not in denominators]
+    if missing:
+        raise UsageError(f"{missing[0]} has no denominators: make them of the same layers.")
+    return {layer.name: Denominators(denominators[layer.name].values.to(device)) for layer in layers}
 
 
 def _divided(factors: LayerFactors, denominators: Denominators, projection: Projection | None) -> Tensor:

@@ -59,7 +59,7 @@ def position_dots(
 def _reason(layer: Layer, places: list[int], width: int) -> str:
     if not layer.token_wise:
         return f"{layer.name} is a convolution: each of its places covers several tokens, so words have no scores."
-    if not places:
+    if not any(places):
         return f"{layer.name} pushed nothing here, so words have no scores."
     unlike = [count for count in places if count != width]
     if unlike:

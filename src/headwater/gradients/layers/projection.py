@@ -117,10 +117,9 @@ def project(factors: LayerFactors, projection: Projection | None = None) -> Floa
     """
     if projection is None or projection.exact:
         return factors.dense()
-    total = torch.zeros(factors.examples, projection.size)
-    for number, part in enumerate(factors.parts):
-        one = project_part(part, projection)
-        total = one if number == 0 else total + one
+    total = project_part(factors.parts[0], projection)
+    for part in factors.parts[1:]:
+        total = total + project_part(part, projection)
     return total
 
 
