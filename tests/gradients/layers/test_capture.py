@@ -361,12 +361,22 @@ def test_lora_adapters_and_their_base_are_plain_linear_layers(tokenizer: PreTrai
     base = make_model("bert", tokenizer, double=False)
     settings = peft.LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS", init_lora_weights=False)
     model = peft.get_peft_model(base, settings).double().eval()
-    adapters = select_layers(model, "*lora_A*,*lora_B*").layers
-    assert len(adapters) == 4
-    layers = adapters + select_layers(model, "*query.base_layer,last").layers
+    assert len(select_layers(model, "*lora_A*,*lora_B*").layers) == 4
+    model.add_adapter("other", settings)
+    selection = select_layers(model, "all")
+    layers, names = selection.layers, {layer.name.removeprefix("base_model.model.") for layer in selection.layers}
+    assert {"classifier.modules_to_save.default", "bert.encoder.layer.0.attention.self.query.base_layer"} <= names
+    assert {row.refusal for row in selection.left_out} == {"peft keeps it aside: another module runs in its place"}
+    assert any("original_module" in row.name for row in selection.left_out)
+    assert sum("lora_A.other" in row.name for row in selection.left_out) == 2
+    (last,) = select_layers(model, "last").layers
+    assert last.name.endswith("classifier.modules_to_save.default")
+    (embeddings,) = select_layers(model, "word-embeddings").layers
+    assert embeddings.name.endswith("word_embeddings")
     with capture_layers(model, layers) as capture:
         found = capture.factors(batch_of(tokenizer), double_losses)
     dense = one_by_one(model, batch_of(tokenizer), double_losses)
     for layer in layers:
         truth = torch.cat([dense[name].flatten(1) for name in layer.parameters], dim=1)
-        assert truth.any() and relative_error(found[layer.name].dense(), truth) < 1e-6
+        largest = float(truth.abs().max())
+        assert largest < 1e-12 or relative_error(found[layer.name].dense(), truth) < 1e-6, layer.name

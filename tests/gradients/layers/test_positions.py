@@ -6,6 +6,7 @@ from transformers import PreTrainedTokenizerFast
 
 from gradients.layers.conftest import batch_of, losses_of, make_model
 from headwater.errors import UsageError
+from headwater.gradients import Batch
 from headwater.gradients.layers import (
     Projector,
     capture_layers,
@@ -81,6 +82,29 @@ def test_it_says_when_places_are_not_those_of_the_text(kind, name, reason, token
         assert relative_error(found.over_text().sum(dim=2), factors.dense() @ factors.dense().T) < 1e-9
     with pytest.raises(UsageError, match="numbers are needed"):
         position_dots(factors, factors.dense()[:, 1:], 8)
+
+
+def test_two_texts_of_different_widths_are_told_apart(tokenizer: PreTrainedTokenizerFast) -> None:
+    """T5's shared matrix is looked up by encoder and decoder."""
+    model, batch = make_model("t5-lm", tokenizer), batch_of(tokenizer)
+    width = batch.inputs["input_ids"].shape[1]
+
+    def losses(model, inputs, targets) -> torch.Tensor:
+        ids = inputs["input_ids"]
+        logits = model(**inputs, decoder_input_ids=ids[:, :5]).logits
+        return torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:6], reduction="none").sum(1)
+
+    inputs = {name: value for name, value in batch.inputs.items() if name != "token_type_ids"}
+    layers = select_layers(model, "word-embeddings").layers
+    with capture_layers(model, layers) as capture:
+        factors = capture.factors(Batch(batch.rows, inputs, batch.targets), losses)["shared"]
+    found = position_dots(factors, factors.dense(), width)
+    with pytest.raises(UsageError, match=r"sees 5 place\(s\)"):
+        found.over_text()
+    with pytest.raises(UsageError, match="sees 5"):
+        found.of_width(4)
+    total = found.of_width(width).sum(dim=2) + found.of_width(5).sum(dim=2)
+    assert relative_error(total, factors.dense() @ factors.dense().T) < 1e-9
 
 
 def test_a_gradient_divided_entry_by_entry_has_no_places(tokenizer: PreTrainedTokenizerFast) -> None:

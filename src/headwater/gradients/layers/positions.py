@@ -32,6 +32,16 @@ class Positions:
         """Are all places those of the text?"""
         return not self.reason
 
+    def of_width(self, width: int) -> Float[Tensor, "q n t"]:
+        """The calls of so many places added up: one text of several (an encoder's, a decoder's), if widths differ.
+
+        Raises UsageError where there are none.
+        """
+        calls = [call for call in self.calls if call.shape[2] == width]
+        if not calls:
+            raise UsageError(self.reason or f"no call has {width} places.")
+        return torch.stack(calls).sum(dim=0)
+
     def over_text(self) -> Float[Tensor, "q n t"]:
         """The calls added up. Raises UsageError where their places are not those of the text."""
         if self.reason:
@@ -44,7 +54,8 @@ def position_dots(
 ) -> Positions:
     """Split <query, gradient> over places, for queries that `project` gave with the same projection.
 
-    `width` is the padded length of the batch, which tells whether a call saw one vector for each token. The sum over
+    `width` is the padded length of the batch, which tells whether a call saw one vector for each token; where two texts
+    run through a model (encoder, decoder), pad them to different widths, or one is taken for the other. The sum over
     places and calls is the dot product itself, whether token-wise or not.
     """
     near = projection or Projection(factors.layer, None, None, None, factors.layer.size)

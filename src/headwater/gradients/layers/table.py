@@ -143,7 +143,7 @@ def _bias(module: nn.Module) -> Any:
 
 def _owners(model: nn.Module) -> Iterator[tuple[str, Any, Kind | None, str]]:
     """Every module with parameters of its own: name, module, kind, and why it is refused ("": it is not)."""
-    hidden = _behind_attention(model)
+    hidden, idle = _behind_attention(model), _idle_adapters(model)
     for name, module in model.named_modules():
         kind = kind_of(module)
         if kind is None and not any(True for _ in module.parameters(recurse=False)):
@@ -152,10 +152,28 @@ def _owners(model: nn.Module) -> Iterator[tuple[str, Any, Kind | None, str]]:
             yield name, module, None, f"no kind that we know ({type(module).__name__})"
         elif id(module) in hidden:
             yield name, module, kind, "nn.MultiheadAttention uses its weight without calling it"
+        elif id(module) in idle:
+            yield name, module, kind, "peft keeps it aside: another module runs in its place"
         elif name.endswith("relative_attention_bias"):
             yield name, module, kind, "its lookups are pairs of places, the same for all examples of a batch"
         else:
             yield name, module, kind, kind.refusal(module)
+
+
+def _idle_adapters(model: nn.Module) -> set[int]:
+    """What peft keeps beside what runs: adapters that are not active, and the original of a layer trained whole."""
+    idle: set[int] = set()
+    for module in model.modules():
+        active = getattr(module, "active_adapters", None)
+        if not isinstance(active, list | tuple):
+            continue
+        adapters = [child for child in module.children() if isinstance(child, nn.ModuleDict)]
+        aside = [entry for child in adapters for key, entry in child.items() if key not in active]
+        original, copies = getattr(module, "original_module", None), getattr(module, "modules_to_save", {})
+        if isinstance(original, nn.Module) and any(key in copies for key in active):
+            aside.append(original)
+        idle |= {id(inner) for entry in aside for inner in entry.modules()}
+    return idle
 
 
 def _behind_attention(model: nn.Module) -> set[int]:
