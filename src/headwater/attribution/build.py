@@ -91,9 +91,14 @@ def plan_index(
 
 
 def special_tokens(run: Run) -> tuple[int, ...]:
-    """Return the tokens that stand for no word: [CLS], [SEP] and the like. An unknown word is a word."""
+    """Return the tokens that stand for no word: [CLS], [SEP] and the like.
+
+    An unknown word is a word, unless its token has another duty too (GPT-2's <|endoftext|> has all of them).
+    """
     tokenizer = run.tokenizer
-    return tuple(sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}))
+    duties = [name for name, token in tokenizer.special_tokens_map.items() if token == tokenizer.unk_token]
+    unknown = {tokenizer.unk_token_id} if duties == ["unk_token"] else set()
+    return tuple(sorted(set(tokenizer.all_special_ids) - unknown))
 
 
 class _Passes:

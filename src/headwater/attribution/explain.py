@@ -6,7 +6,7 @@ sorted; equal scores go to the lower row number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,31 +71,38 @@ class Texts:
 
 
 def word_pairs(
-    contributions: Contributions, query: Texts, row: Texts, token_text: Mapping[int, str]
+    contributions: Contributions,
+    query: Texts,
+    row: Texts,
+    token_text: Mapping[int, str],
+    special: Collection[int] = (),
 ) -> tuple[WordPair, ...]:
     """Fold the contributions of one row from tokens to words, strongest first; their scores add up to the row's.
 
     On the query's side a word is known by its place. On the row's side a token's places share one posting: tokens
     with the same places' words fold into one, so "winn" + "##ing" of one word do, and "##ing" shared by two words
-    stands by itself.
+    stands by itself. A special token is one wherever it stands, also where a text spells it out. Pairs that score
+    nothing are left out.
     """
     mine = np.flatnonzero(contributions.rows == row.example.row)
     places = _places_by_token(row.encoding)
     query_places = _places_by_token(query.encoding)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for at in mine:
-        train = _train_words(int(contributions.train_tokens[at]), places, row.words)
+        token, query_token = int(contributions.train_tokens[at]), int(contributions.query_tokens[at])
+        train = () if token in special else _train_words(token, places, row.words)
         place = int(contributions.places[at])
         if place < 0:  # a decoder's lookup: any place of the token says which word it is
-            place = next(iter(query_places.get(int(contributions.query_tokens[at]), [-1])))
-        asked = query.words.of_place[place] if place >= 0 else None
+            place = next(iter(query_places.get(query_token, [-1])))
+        asked = query.words.of_place[place] if place >= 0 and query_token not in special else None
         same = contributions.cosines[at] == 1.0
-        whole = train if train else ("token", int(contributions.train_tokens[at]))
-        other = asked if asked is not None else ("token", int(contributions.query_tokens[at]))
+        whole = train if train else ("token", token)
+        other = asked if asked is not None else ("token", query_token)
         groups.setdefault((whole, other, same), []).append(int(at))
     pairs = [
         _pair(contributions, group, key, query.words, row.words, places, token_text) for key, group in groups.items()
     ]
+    pairs = [pair for pair in pairs if pair.score != 0]
     return tuple(sorted(pairs, key=lambda pair: (-abs(pair.score), pair.query_spans, pair.train_spans, pair.train)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,11 +16,11 @@ from numpy.typing import NDArray
 from headwater.attribution.attributions import Attribution, Attributions, Influence
 from headwater.attribution.build import EXAMPLES, build_index
 from headwater.attribution.explain import Sides, Texts, both_sides, ends, hubs, word_pairs
+from headwater.attribution.matrix import score_matrix
 from headwater.attribution.members import Member, check_together, default_device, open_member
 from headwater.attribution.queries import Queries, Query, query_gradients, read_queries, settle
 from headwater.attribution.where import Where
 from headwater.errors import UsageError
-from headwater.files import atomic_file
 from headwater.gradients import input_embeddings
 from headwater.methods import Contributions, Method, Part, get_method
 from headwater.progress import progress_bar
@@ -158,7 +157,10 @@ class Index:
         """
         asked = read_queries(queries, pairs=self._pairs)
         shape = (len(asked), len(self))
-        with _matrix(shape, out) as matrix, progress_bar("scores", len(asked), unit="queries", show=show) as advance:
+        with (
+            score_matrix(shape, out) as matrix,
+            progress_bar("scores", len(asked), unit="queries", show=show) as advance,
+        ):
             for start, block, block_labels in _blocks(asked, labels):
                 question = self._ask(block, block_labels, method, options)
                 matrix[start : start + len(block)] = self._score(question)
@@ -269,9 +271,8 @@ class Index:
         sides = both_sides(rows, exact, k)
         query = question.queries[number]
         texts = Texts.of(query.example, query.encoding)
-        ranked = np.sort(scores)
         proponents, opponents = (
-            self._influences(side, taken, texts, ranked) for side in (sides.proponents, sides.opponents)
+            self._influences(side, taken, texts, scores) for side in (sides.proponents, sides.opponents)
         )
         push = float(scores[scores > 0].sum(dtype=np.float64))
         return Attribution(
@@ -279,20 +280,21 @@ class Index:
         )
 
     def _influences(
-        self, side: Sequence[tuple[int, float]], taken: Contributions, query: Texts, ranked: NDArray[np.float32]
+        self, side: Sequence[tuple[int, float]], taken: Contributions, query: Texts, scores: NDArray[np.float32]
     ) -> tuple[Influence, ...]:
         run = self.run
         examples = [self.corpus[row] for row, _ in side]
         encodings = run.task.encode(run.tokenizer, examples, offsets=True)
         names = _TokenNames(run)
+        special = frozenset(self._members[0].store.manifest.special_tokens)
         return tuple(
             Influence(
                 example,
                 score,
-                float(100 * np.searchsorted(ranked, np.float32(score), side="right") / len(ranked)),
-                word_pairs(taken, query, Texts.of(example, encoding), names),
+                float(100 * np.count_nonzero(scores <= scores[row]) / len(scores)),
+                word_pairs(taken, query, Texts.of(example, encoding), names, special),
             )
-            for example, encoding, (_, score) in zip(examples, encodings, side, strict=True)
+            for example, encoding, (row, score) in zip(examples, encodings, side, strict=True)
         )
 
     def _notes(
@@ -345,7 +347,10 @@ class _TokenNames(dict[int, str]):
         self._tokenizer = run.tokenizer
 
     def __missing__(self, token: int) -> str:
-        return str(self._tokenizer.convert_ids_to_tokens(token))
+        text = str(self._tokenizer.decode([token])).strip()
+        if not text or "\ufffd" in text:  # white space, or a few bytes of a character
+            text = str(self._tokenizer.convert_ids_to_tokens(token))
+        return self.setdefault(token, text)
 
 
 def _chosen(checkpoints: Sequence[StoredCheckpoint], names: Sequence[str] | None) -> Sequence[StoredCheckpoint]:
@@ -370,19 +375,6 @@ def _blocks(
     for start in range(0, len(queries), _QUERY_BLOCK):
         stop = min(start + _QUERY_BLOCK, len(queries))
         yield start, queries.take(range(start, stop)), None if labels is None else labels[start:stop]
-
-
-@contextlib.contextmanager
-def _matrix(shape: tuple[int, int], out: str | Path | None) -> Iterator[NDArray[np.float32]]:
-    """Give a matrix in memory, or one mapped to a .npy file that takes its name only when it is full."""
-    if out is None:
-        yield np.zeros(shape, dtype=np.float32)
-        return
-    with atomic_file(Path(out)) as temporary:
-        mapped = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-        yield mapped
-        mapped.flush()
-        del mapped
 
 
 def _with_hubs(item: Attribution, counts: Mapping[int, int]) -> Attribution:
