@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from headwater.attribution.where import Where as Where
     from headwater.errors import HeadwaterError as HeadwaterError
     from headwater.errors import HeadwaterWarning as HeadwaterWarning
+    from headwater.runs import CausalLM as CausalLM
     from headwater.runs import Checkpoint as Checkpoint
     from headwater.runs import Classification as Classification
     from headwater.runs import Columns as Columns
     from headwater.runs import Corpus as Corpus
+    from headwater.runs import CustomLoss as CustomLoss
+    from headwater.runs import MaskedLM as MaskedLM
     from headwater.runs import Recorder as Recorder
     from headwater.runs import Run as Run
+    from headwater.runs import Seq2Seq as Seq2Seq
 
 __version__ = "0.1.0"
 
@@ -37,6 +41,10 @@ _WHERE = {
     "Classification": "headwater.runs",
     "Columns": "headwater.runs",
     "Corpus": "headwater.runs",
+    "CausalLM": "headwater.runs",
+    "CustomLoss": "headwater.runs",
+    "MaskedLM": "headwater.runs",
+    "Seq2Seq": "headwater.runs",
     "HeadwaterError": "headwater.errors",
     "HeadwaterWarning": "headwater.errors",
     "Index": "headwater.attribution.index",
@@ -48,15 +56,19 @@ _WHERE = {
 __all__ = [
     "Attribution",
     "Attributions",
+    "CausalLM",
     "Checkpoint",
     "Classification",
     "Columns",
     "Corpus",
+    "CustomLoss",
     "HeadwaterError",
     "HeadwaterWarning",
     "Index",
+    "MaskedLM",
     "Recorder",
     "Run",
+    "Seq2Seq",
     "Where",
 ]
 

@@ -65,7 +65,7 @@ class Texts:
 
     @classmethod
     def of(cls, example: Example, encoding: Encoding) -> Texts:
-        """Split the example into words."""
+        """Split the example, as its task shows it, into words."""
         texts = [example.text] if example.text_pair is None else [example.text, example.text_pair]
         return cls(example, encoding, split_words(texts, encoding))
 
@@ -139,7 +139,7 @@ def _pair(
 
 def _places_by_token(encoding: Encoding) -> dict[int, list[int]]:
     places: dict[int, list[int]] = {}
-    for place, token in enumerate(encoding.input_ids):
+    for place, token in enumerate(encoding.looked_up):
         places.setdefault(token, []).append(place)
     return places
 

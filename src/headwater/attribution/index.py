@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from headwater.attribution.attributions import Attribution, Attributions, Influence
 from headwater.attribution.build import EXAMPLES, build_index
+from headwater.attribution.completions import NEW_TOKENS, read_prompts, settle_completions
 from headwater.attribution.explain import Sides, Texts, both_sides, ends, hubs, word_pairs
 from headwater.attribution.matrix import score_matrix
 from headwater.attribution.members import Member, check_together, default_device, open_member
-from headwater.attribution.queries import Queries, Query, query_gradients, read_queries, settle
+from headwater.attribution.queries import Labels, Queries, Query, query_gradients, read_queries, settle
 from headwater.attribution.where import Where
 from headwater.errors import UsageError
 from headwater.gradients import input_embeddings
 from headwater.methods import Contributions, Method, Part, get_method
 from headwater.progress import progress_bar
-from headwater.runs import Corpus, Run
+from headwater.runs import Corpus, Run, text_task
 from headwater.store import Dtype, StoredCheckpoint
 
 _QUERY_BLOCK = 128  # queries whose gradients are held in memory at a time
@@ -143,26 +144,28 @@ class Index:
     def scores(
         self,
         queries: Queries,
-        labels: Sequence[str | int] | None = None,
+        labels: Labels = None,
         *,
         method: str = "tracin-we",
         out: str | Path | None = None,
+        max_new_tokens: int = NEW_TOKENS,
         show: bool | None = None,
         **options: Any,
     ) -> Float32[np.ndarray, "queries rows"]:
         """Score every query with every training row: float32 [queries, N].
 
-        `labels` None: the labels that the last checkpoint predicts. `out` names a .npy file to stream into; what is
-        returned is then a map of it. Options are those of the method (see `headwater methods`).
+        `labels` None: the labels that the last checkpoint predicts (see `query` for language models). `out` names a
+        .npy file to stream into; what is returned is then a map of it. Options are those of the method (see
+        `headwater methods`).
         """
-        asked = read_queries(queries, pairs=self._pairs)
+        asked, labels = self._read(queries, labels)
         shape = (len(asked), len(self))
         with (
             score_matrix(shape, out) as matrix,
             progress_bar("scores", len(asked), unit="queries", show=show) as advance,
         ):
             for start, block, block_labels in _blocks(asked, labels):
-                question = self._ask(block, block_labels, method, options)
+                question = self._ask(block, block_labels, method, options, max_new_tokens)
                 matrix[start : start + len(block)] = self._score(question)
                 advance(len(block))
         return matrix if out is None else np.load(out, mmap_mode="r")
@@ -170,11 +173,12 @@ class Index:
     def query(
         self,
         queries: Queries,
-        labels: Sequence[str | int] | None = None,
+        labels: Labels = None,
         k: int = 10,
         where: Where | Mapping[str, Any] | None = None,
         *,
         method: str = "tracin-we",
+        max_new_tokens: int = NEW_TOKENS,
         show: bool | None = None,
         **options: Any,
     ) -> Attributions:
@@ -182,16 +186,20 @@ class Index:
 
         `labels` None explains the label that the last checkpoint predicts, at all checkpoints. `where` filters the
         rows that are shown: label, columns of the corpus, `exclude` (ids), `collapse` (equal rows once).
+
+        Of a language model a query is a prompt, and its label a completion: `queries` may be [(prompt, completion)]
+        too, or conversations. Without labels the model's own greedy continuation, at most `max_new_tokens` tokens,
+        is explained; an empty label explains a whole text, as plain texts are trained on.
         """
         if k < 1:
             raise UsageError(f"k must be at least 1; it is {k}.")
-        asked = read_queries(queries, pairs=self._pairs)
+        asked, labels = self._read(queries, labels)
         chosen = Where.of(where)
         allowed = chosen.mask(self.corpus)
         found: list[Attribution] = []
         with progress_bar("explain", len(asked), unit="queries", show=show) as advance:
             for _, block, block_labels in _blocks(asked, labels):
-                question = self._ask(block, block_labels, method, options)
+                question = self._ask(block, block_labels, method, options, max_new_tokens)
                 scores = self._score(question)
                 margins = question.method.rounding(question.matched, len(block))
                 for number in range(len(block)):
@@ -208,15 +216,24 @@ class Index:
     def _pairs(self) -> bool:
         return self.corpus.columns.text_pair is not None
 
+    def _read(self, queries: Queries, labels: Labels) -> tuple[Corpus, Labels]:
+        """Read queries, and the labels that stand among them."""
+        if text_task(self.run.task) is None:
+            return read_queries(queries, pairs=self._pairs), labels
+        return read_prompts(queries, labels)
+
     def _ask(
-        self, queries: Corpus, labels: Sequence[str | int] | None, method: str, options: Mapping[str, Any]
+        self, queries: Corpus, labels: Labels, method: str, options: Mapping[str, Any], max_new_tokens: int
     ) -> _Question:
         """Run the queries through every checkpoint."""
         chosen = get_method(method)
         made = self._options(chosen, options)
         members = self._members
-        asked, targets = settle(
-            [member.run for member in members], [member.models for member in members], queries, labels
+        runs, models = [member.run for member in members], [member.models for member in members]
+        asked, targets = (
+            settle(runs, models, queries, labels)
+            if text_task(self.run.task) is None
+            else settle_completions(runs, models, queries, labels, max_new_tokens)
         )
         encodings = [query.encoding for query in asked]
         parts = []
@@ -289,12 +306,12 @@ class Index:
         special = frozenset(self._members[0].store.manifest.special_tokens)
         return tuple(
             Influence(
-                example,
+                shown,
                 score,
                 float(100 * np.count_nonzero(scores <= scores[row]) / len(scores)),
-                word_pairs(taken, query, Texts.of(example, encoding), names, special),
+                word_pairs(taken, query, Texts.of(shown, encoding), names, special),
             )
-            for example, encoding, (row, score) in zip(examples, encodings, side, strict=True)
+            for shown, encoding, (row, score) in zip(map(run.task.shown, examples), encodings, side, strict=True)
         )
 
     def _notes(
@@ -363,9 +380,7 @@ def _chosen(checkpoints: Sequence[StoredCheckpoint], names: Sequence[str] | None
     return [checkpoint for checkpoint in checkpoints if checkpoint.name in names]
 
 
-def _blocks(
-    queries: Corpus, labels: Sequence[str | int] | None
-) -> Iterator[tuple[int, Corpus, Sequence[str | int] | None]]:
+def _blocks(queries: Corpus, labels: Labels) -> Iterator[tuple[int, Corpus, Labels]]:
     """Cut queries and labels into blocks, so that memory does not grow with their number."""
     if labels is not None and len(labels) != len(queries):
         raise UsageError(f"{len(queries)} queries but {len(labels)} labels: give one label a query.")

@@ -19,6 +19,7 @@ from headwater.store import Postings, postings_in_memory
 _KEPT_BYTES = 2 << 30  # of models kept in memory between questions
 
 Queries: TypeAlias = str | Sequence[str] | Sequence[tuple[str, str]] | Corpus | Any
+Labels: TypeAlias = Sequence[str | int | None] | None
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,12 @@ class Query:
     example: Example
     encoding: Encoding
     label: str
-    """The label whose loss is differentiated: given, or else the predicted one."""
+    """The label whose loss is differentiated: given, or else the predicted one. Of a language model: the completion."""
     given: bool
-    predicted: str
+    predicted: str | None
+    """None where a language model was given its completion, and was not asked for its own."""
     probability: float
-    """Of the predicted label."""
+    """Of the predicted label; of a language model: exp(-mean loss of a token) of the completion that is explained."""
     loss: float
     """Of `label`, at the last checkpoint."""
 
@@ -76,7 +78,7 @@ def read_queries(queries: Queries, *, pairs: bool) -> Corpus:
 
 
 def settle(
-    runs: Sequence[Run], models: Sequence[Models], queries: Corpus, labels: Sequence[str | int] | None
+    runs: Sequence[Run], models: Sequence[Models], queries: Corpus, labels: Labels
 ) -> tuple[list[Query], list[int]]:
     """Encode queries, predict them with the last checkpoint (of several runs: their mean), settle their labels.
 

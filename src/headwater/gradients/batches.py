@@ -61,7 +61,7 @@ def encoded_batches(
     Where the model's answers depend on padding there is none: a batch then holds rows of one length only.
     """
     equal = run.checkpoints[-1].config.model_type in PADDING_COUNTS
-    for bucket in length_buckets([len(encoding.input_ids) for encoding in encodings], tokens, equal=equal):
+    for bucket in length_buckets([len(encoding.looked_up) for encoding in encodings], tokens, equal=equal):
         yield Batch(
             torch.tensor(bucket) + first_row,
             run.task.collate([encodings[at] for at in bucket], run.tokenizer),

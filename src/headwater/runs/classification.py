@@ -13,8 +13,9 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from headwater.errors import DataError, ModelError, UsageError
+from headwater.runs.conversation import Conversation
 from headwater.runs.corpus import Example, Label
-from headwater.runs.task import Encoding, length_limit, position_limit
+from headwater.runs.task import Encoding, checked_length
 
 _SHOWN = 12  # labels listed in a message
 
@@ -48,6 +49,9 @@ class Classification:
             object.__setattr__(self, "class_weights", {str(k): float(v) for k, v in self.class_weights.items()})
             if not all(0.0 <= weight < float("inf") for weight in self.class_weights.values()):
                 raise UsageError(f"class_weights must be finite and not negative: {dict(self.class_weights)}.")
+
+    auto: ClassVar[str] = "AutoModelForSequenceClassification"
+    needs_labels: ClassVar[bool] = True
 
     @property
     def kind(self) -> str:
@@ -88,6 +92,8 @@ class Classification:
         """
         if not examples:
             return []
+        if isinstance(examples[0].text, Conversation):
+            raise DataError("a column of conversations cannot be classified: give texts, or train with CausalLM.")
         limit = self.max_length or tokenizer.model_max_length
         special = tokenizer.num_special_tokens_to_add(pair=self.pairs)
         if limit <= special:
@@ -152,6 +158,12 @@ class Classification:
             weights = torch.tensor(ordered, dtype=torch.float32, device=logits.device)
         return cross_entropy(logits, targets, weight=weights, reduction="none", label_smoothing=self.label_smoothing)
 
+    def batch_loss(
+        self, model: PreTrainedModel, batch: Mapping[str, Tensor], targets: Int[Tensor, " batch"]
+    ) -> Float[Tensor, ""]:
+        """The mean of the examples' losses."""
+        return self.losses(model, batch, targets).mean()
+
     def predict(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Float[Tensor, "batch classes"]:
         """Logits in float32."""
         logits: Tensor = model(**batch).logits
@@ -177,12 +189,11 @@ class Classification:
 
     def with_limit(self, tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig) -> Classification:
         """The same task with `max_length` filled in. Raises ModelError if it is longer than the model allows."""
-        if self.max_length is None:
-            return replace(self, max_length=length_limit(tokenizer, config))
-        positions = position_limit(config)
-        if positions is not None and self.max_length > positions:
-            raise ModelError(f"max_length is {self.max_length}, but the model takes at most {positions} tokens.")
-        return self
+        return replace(self, max_length=checked_length(self.max_length, tokenizer, config))
+
+    def shown(self, example: Example) -> Example:
+        """The example as it is."""
+        return example
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` takes."""

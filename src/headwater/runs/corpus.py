@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from headwater.errors import DataError
 from headwater.files import atomic_file, canonical_json, digest
+from headwater.runs.conversation import Conversation, check_conversations, is_conversation_type
 from headwater.runs.readers import COLUMNS_KEY, MIXED_KEY, columns_of, read_table
 
 if TYPE_CHECKING:
@@ -30,13 +31,17 @@ if TYPE_CHECKING:
 Label = str | int
 
 _ROW_GROUP = 16_384  # rows of a parquet row group; fixed, so that equal corpora give equal bytes
+_SHOWN = 12  # labels listed
 _CHUNK = 4_096  # rows turned into Python objects at a time
 _MEND = "Fill it in or drop the row."
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which of the user's columns hold what. `label=None`: a corpus of queries without labels."""
+    """Which of the user's columns hold what. `label=None`: a corpus of queries, or of plain text, without labels.
+
+    Of a language model, `text` is the prompt (or a column of conversations) and `label` the completion.
+    """
 
     text: str = "text"
     text_pair: str | None = None
@@ -183,7 +188,9 @@ class Corpus:
             pq.write_table(table, temporary, compression="zstd", row_group_size=_ROW_GROUP)
 
     def __repr__(self) -> str:
-        return f"Corpus({self.name!r}, {len(self):,} rows, labels={self.label_names()!r})"
+        labels = self.label_names()
+        shown = repr(labels) if len(labels) <= _SHOWN else f"{len(labels):,} different"
+        return f"Corpus({self.name!r}, {len(self):,} rows, labels={shown})"
 
     def _repr_html_(self) -> str:
         shown = self.rows(0, 5)
@@ -199,6 +206,8 @@ class Corpus:
         names = (self.columns.text, self.columns.text_pair, self.columns.label, self.columns.id)
         none = [None] * part.num_rows
         made: list[list[Any]] = [part.column(name).to_pylist() if name else none for name in names]
+        if is_conversation_type(self.table.schema.field(self.columns.text).type):
+            made[0] = [Conversation.of(turns) for turns in made[0]]
         return made[0], made[1], made[2], made[3]
 
 
@@ -234,6 +243,9 @@ def _check_text(table: pa.Table, column: str, name: str) -> None:
     row = _first(values.is_null())
     if row is not None:
         raise DataError.at(name, "there is no text.", row=row + 1, column=column, fix=_MEND)
+    if is_conversation_type(values.type):
+        check_conversations(values, column, name)
+        return
     kinds = _mixed_kinds(table, column)
     if kinds is not None or not _is_text(values.type):
         row = 0 if kinds is None else next(i for i, kind in enumerate(kinds) if kind is not str)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification
 
-from headwater.models.load import load_classifier, load_config, tensor_names
+from headwater.models.load import CLASSIFIER, load_config, load_model, tensor_names
 
 STILL = (
     "The word embeddings did not move in this training (frozen, or a LoRA adapter): scores of the word-embedding "
@@ -22,24 +22,24 @@ STILL = (
 _NOT_WORDS = ("norm", "Norm", "position", "token_type")
 
 
-def embeddings_moved(folders: Sequence[Path]) -> bool:
+def embeddings_moved(folders: Sequence[Path], auto: str = CLASSIFIER) -> bool:
     """Whether the input embedding matrices of these model folders differ in any bit. Raises ModelError."""
     if any((folder / "adapter_config.json").is_file() for folder in folders):
         return _adapters_differ([f for f in folders if (f / "adapter_config.json").is_file()])
-    names = _embedding_names(folders[-1])
-    first = _matrix(folders[0], names)
-    return any(not torch.equal(first, _matrix(folder, names)) for folder in folders[1:])
+    names = _embedding_names(folders[-1], auto)
+    first = _matrix(folders[0], names, auto)
+    return any(not torch.equal(first, _matrix(folder, names, auto)) for folder in folders[1:])
 
 
-def _embedding_names(folder: Path) -> list[str]:
+def _embedding_names(folder: Path, auto: str) -> list[str]:
     """The names under which the input embedding matrix may stand in a weight file; tied models have several."""
     with torch.device("meta"):
-        model = AutoModelForSequenceClassification.from_config(load_config(folder))  # type: ignore[no-untyped-call]
+        model = getattr(transformers, auto).from_config(load_config(folder))
     matrix = model.get_input_embeddings().weight
     return [name for name, value in model.named_parameters(remove_duplicate=False) if value is matrix]
 
 
-def _matrix(folder: Path, names: Sequence[str]) -> Tensor:
+def _matrix(folder: Path, names: Sequence[str], auto: str) -> Tensor:
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt") as file:
@@ -47,8 +47,8 @@ def _matrix(folder: Path, names: Sequence[str]) -> Tensor:
                     matrix: Tensor = file.get_tensor(name)
                     return matrix
         except SafetensorError:
-            break  # load_classifier says what is wrong with the file
-    lookup: Any = load_classifier(folder).get_input_embeddings()
+            break  # load_model says what is wrong with the file
+    lookup: Any = load_model(folder, auto).get_input_embeddings()
     weight: Tensor = lookup.weight.detach()
     return weight
 

@@ -9,10 +9,21 @@ from transformers import PreTrainedTokenizerFast
 
 from headwater.errors import DataError
 from headwater.runs.corpus import Corpus
-from headwater.runs.task import Task
+from headwater.runs.task import NO_TARGET, Encoding, Task, text_task
 
 _LOOKED_AT = 64  # rows whose tokens are compared; all rows' labels are, where they stand in a column
 _SAME_ROWS = "Give both the same rows in the same order."
+_HOW_CLASSES = "Give both the same rows in the same order, and the task the max_length and pairs of the training."
+_HOW = {
+    "causal-lm": (
+        "Give both the same rows in the same order (no packing), and the task what the training did: "
+        "CausalLM(max_length=, separator=, end=, chat=)."
+    ),
+    "seq2seq": (
+        "Give both the same rows in the same order, and the task what the training did: "
+        "Seq2Seq(max_length=, max_target_length=)."
+    ),
+}
 
 
 def check_dataset(
@@ -29,6 +40,7 @@ def check_dataset(
     if count != len(corpus):
         raise DataError(
             f"{corpus.name}: Recorder was given {len(corpus):,} rows, but Trainer trains on {count:,}. {_SAME_ROWS}"
+            f"{' Packed rows cannot be explained.' if text_task(task) else ''}"
         )
     _check_labels(dataset, corpus, targets)
     step = max(1, count // _LOOKED_AT)
@@ -38,13 +50,48 @@ def check_dataset(
             return  # tokenized later, by a collator of the user's
         (encoding,) = task.encode(tokenizer, [corpus[row]])
         there = _without_padding(item)
-        if there != encoding.input_ids:
+        ours = _unmasked(encoding)
+        if there != ours:
             what = (
-                f"Trainer's row has {len(there)} tokens, the task makes {len(encoding.input_ids)} of this text"
-                f"{'' if len(there) != len(encoding.input_ids) else ', and other ones'}."
+                f"Trainer's row has {len(there)} tokens, the task makes {len(ours)} of this text"
+                f"{'' if len(there) != len(ours) else ', and other ones'}."
             )
-            fix = "Give both the same rows in the same order, and the task the max_length and pairs of the training."
-            raise DataError.at(corpus.name, what, row=row + 1, fix=fix)
+            raise DataError.at(corpus.name, what, row=row + 1, fix=_HOW.get(task.kind, _HOW_CLASSES))
+        _check_targets(item, encoding, corpus, row, task.kind)
+
+
+def _unmasked(encoding: Encoding) -> list[int]:
+    """The tokens of a text before some of them were masked: a training masks in its collator."""
+    if encoding.targets is None or encoding.decoder_input_ids is not None:
+        return encoding.input_ids
+    return [
+        token if target == NO_TARGET else target
+        for token, target in zip(encoding.input_ids, encoding.targets, strict=True)
+    ]
+
+
+def _check_targets(item: Mapping[str, Any], encoding: Encoding, corpus: Corpus, row: int, kind: str) -> None:
+    """Compare which tokens the loss counts, where Trainer's row says so: `labels`, or TRL's masks."""
+    if encoding.targets is None or kind == "masked-lm":  # those are masked later, by a collator
+        return
+    masks = [item[name] for name in ("completion_mask", "assistant_masks") if item.get(name) is not None]
+    labels = item.get("labels")
+    labels = None if isinstance(labels, int) else labels  # Headwater's own rows keep their targets elsewhere
+    if kind == "seq2seq":
+        if labels is not None and [int(token) for token in labels if int(token) != NO_TARGET] != encoding.targets:
+            what = "the tokens of Trainer's labels are not those that the task makes of this row's label."
+            raise DataError.at(corpus.name, what, row=row + 1, fix=_HOW[kind])
+        return
+    if masks:
+        there = [bool(int(value)) for value in _without_padding(item, masks[0])]
+    elif labels is not None:
+        there = [int(token) != NO_TARGET for token in _without_padding(item, labels)]
+    else:
+        return
+    ours = [token != NO_TARGET for token in encoding.targets]
+    if there[1:] != ours[1:]:  # the first token is never predicted
+        what = f"Trainer's loss counts {sum(there)} tokens of this row, the task's {sum(ours)}."
+        raise DataError.at(corpus.name, what, row=row + 1, fix=_HOW.get(kind, _SAME_ROWS))
 
 
 def _check_labels(dataset: Any, corpus: Corpus, targets: Sequence[int]) -> None:
@@ -58,7 +105,8 @@ def _check_labels(dataset: Any, corpus: Corpus, targets: Sequence[int]) -> None:
             raise DataError.at(corpus.name, what, row=row + 1, column=corpus.columns.label, fix=_SAME_ROWS)
 
 
-def _without_padding(item: Mapping[str, Any]) -> list[int]:
-    ids = [int(token) for token in item["input_ids"]]
+def _without_padding(item: Mapping[str, Any], values: Any = None) -> list[int]:
+    """The row's `input_ids`, or `values` beside them, where the attention mask is not 0."""
+    ids = [int(token) for token in (item["input_ids"] if values is None else values)]
     mask = item.get("attention_mask")
     return ids if mask is None else [token for token, kept in zip(ids, mask, strict=True) if int(kept)]

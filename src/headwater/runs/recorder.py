@@ -21,7 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from headwater.errors import DataError, HeadwaterWarning, RunError
+from headwater.errors import HeadwaterWarning, RunError
 from headwater.files import remove_leftovers
 from headwater.runs.checkpoint import Checkpoint
 from headwater.runs.corpus import Corpus
@@ -30,7 +30,7 @@ from headwater.runs.rates import RateLog
 from headwater.runs.recipe import Recipe, portable_arguments
 from headwater.runs.record import Record, read_record, record_folder
 from headwater.runs.retrainable import unlike_arguments, unlike_schedule
-from headwater.runs.task import Task
+from headwater.runs.task import Task, corpus_targets, text_task
 
 
 class Recorder(TrainerCallback):
@@ -75,7 +75,8 @@ class Recorder(TrainerCallback):
                 no_recipe = f"its first {state.global_step:,} steps were not recorded."
                 warnings.warn(f"Recorder: {no_recipe}", HeadwaterWarning, stacklevel=2)
             self._begin(model, tokenizer)
-        label2id = {str(name): int(number) for name, number in (model.config.label2id or {}).items()}
+        classes = {} if text_task(task) else model.config.label2id or {}
+        label2id = {str(name): int(number) for name, number in classes.items()}
         self._record = Record(self.folder, self.corpus, self.eval_corpus, task, label2id, (), no_recipe)
         self._record.write_corpora()
         seed = int(args.seed)
@@ -125,15 +126,15 @@ class Recorder(TrainerCallback):
             )
         self.task.check_model(model.config)
         task = self.task.with_limit(tokenizer, model.config)
-        column = self.corpus.columns.label
-        if column is None:
-            raise DataError(f"{self.corpus.name}: a training corpus needs labels: Columns(label=...).")
-        labels = self.corpus.table.column(column).to_pylist()
-        targets = self.task.targets(labels, model.config, where=self.corpus.name)
+        if getattr(args, "packing", False):
+            raise RunError(
+                "Trainer packs several rows into one (packing=True), so what one row did cannot be told. "
+                "Train with packing=False."
+            )
+        targets = corpus_targets(task, self.corpus, model.config)
         check_dataset(getattr(loader, "dataset", None), self.corpus, targets, task, tokenizer)
         if self.eval_corpus is not None and self.eval_corpus.columns.label is not None:
-            labels = self.eval_corpus.table.column(self.eval_corpus.columns.label).to_pylist()
-            task.targets(labels, model.config, where=self.eval_corpus.name)
+            corpus_targets(task, self.eval_corpus, model.config)
 
     def _begin(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
         """Clear an earlier record away and keep what the training begins from."""

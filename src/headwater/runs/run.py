@@ -18,12 +18,15 @@ from headwater.errors import DataError, HeadwaterWarning, ModelError, RunError, 
 from headwater.models.load import load_tokenizer
 from headwater.runs.checkpoint import Checkpoint
 from headwater.runs.corpus import Corpus
+from headwater.runs.custom import CustomLoss, asks_for
 from headwater.runs.embeddings import STILL, embeddings_moved
 from headwater.runs.rates import ASK_FOR_WEIGHTS, RateLog, Weights
 from headwater.runs.rebuild import rebuilt_weights
 from headwater.runs.recipe import Recipe
 from headwater.runs.record import Record, has_record, missing_checkpoints, read_record, record_folder
-from headwater.runs.task import Task
+from headwater.runs.task import Task, corpus_targets, text_task
+
+_FILLED_IN = ("max_length", "max_target_length", "start_token")  # settings of a task that its model can tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +109,8 @@ class Run:
 
     @cached_property
     def targets(self) -> list[int]:
-        """The class number of every row's label, as the model counts them."""
-        return _targets(self)
+        """The class number of every row's label, as the model counts them; zeros where the targets are texts."""
+        return corpus_targets(self.task, self.corpus, self.checkpoints[-1].config)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -170,22 +173,26 @@ def _open_record(folder: Path, corpus: Corpus | None, task: Task | None, recipe:
             f"{record.corpus.fingerprint[:8]}, {corpus.name} {len(corpus):,} with {corpus.fingerprint[:8]}. "
             "Leave corpus= out: the run keeps its own."
         )
+    if isinstance(record.task, CustomLoss) and task is None:
+        raise RunError(f"{folder}: {asks_for(record.task.name)}")
     if task is not None and not _same_task(task, record.task):
         raise RunError(f"{folder}: the run was recorded with {record.task}. Leave task= out: the run keeps its own.")
     checkpoints, notes = _standing(record)
     recipe_file = record_folder(folder) / "recipe.json"
     if recipe is None and not record.no_recipe and recipe_file.is_file():
         recipe = Recipe.read(recipe_file)
-    run = Run(folder, record.corpus, record.task, checkpoints, recipe, record.eval_corpus, {}, record.no_recipe)
+    kept = record.task
+    if isinstance(kept, CustomLoss) and isinstance(task, CustomLoss):
+        kept = replace(task, base=kept.base)
+    run = Run(folder, record.corpus, kept, checkpoints, recipe, record.eval_corpus, {}, record.no_recipe)
     return _warned(_checked(run), notes)
 
 
 def _same_task(given: Task, recorded: Task) -> bool:
-    """Whether they are the same where the given one says something: max_length may be left to the record."""
-    said = given.to_json()
-    if given.max_length is None:
-        said["max_length"] = recorded.max_length
-    return said == recorded.to_json()
+    """Whether they are the same where the given one says something: what a model tells may be left to the record."""
+    said, known = given.to_json(), recorded.to_json()
+    left = {name: known.get(name) for name in _FILLED_IN if name in said and said[name] is None}
+    return {**said, **left} == known
 
 
 def _standing(record: Record) -> tuple[tuple[Checkpoint, ...], list[str]]:
@@ -256,21 +263,15 @@ def _checked(run: Run) -> Run:
             f"{'a' if has_pairs else 'no'} second text. See Columns(text_pair=) and Classification(pairs=)."
         )
     config = run.checkpoints[-1].config
-    object.__setattr__(run, "label2id", {str(n): int(i) for n, i in (config.label2id or {}).items()})
+    classes = {} if text_task(run.task) else config.label2id or {}
+    object.__setattr__(run, "label2id", {str(n): int(i) for n, i in classes.items()})
     object.__setattr__(run, "task", run.task.with_limit(run.tokenizer, config))
+    object.__setattr__(run, "checkpoints", tuple(replace(c, auto=run.task.auto) for c in run.checkpoints))
     run.targets  # noqa: B018  labels that the model does not know are found now, not in the middle of a build
     held_out = run.eval_corpus
     if held_out is not None and held_out.columns.label is not None:
-        run.task.targets(held_out.table.column(held_out.columns.label).to_pylist(), config, where=held_out.name)
+        corpus_targets(run.task, held_out, config)
     return run
-
-
-def _targets(run: Run) -> list[int]:
-    column = run.corpus.columns.label
-    if column is None:
-        raise DataError(f"{run.corpus.name}: a run's corpus needs labels. Name their column: Columns(label=...).")
-    labels = run.corpus.table.column(column).to_pylist()
-    return run.task.targets(labels, run.checkpoints[-1].config, where=run.corpus.name)
 
 
 def _find_tokenizer(run: Run) -> PreTrainedTokenizerFast:
@@ -287,7 +288,7 @@ def _warned(run: Run, notes: Sequence[str]) -> Run:
     initial = record_folder(run.folder) / "initial"
     if initial.is_dir():
         folders.insert(0, initial)
-    moved = len(folders) < 2 or embeddings_moved(folders)
+    moved = len(folders) < 2 or embeddings_moved(folders, run.task.auto)
     for note in [*notes, *([] if moved else [STILL])]:
         run.warnings.append(note)
         warnings.warn(note, HeadwaterWarning, stacklevel=4)

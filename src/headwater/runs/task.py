@@ -1,7 +1,7 @@
 """What a task is: how texts and labels become a model's input, its target and its loss per example.
 
-This is the user's contract. `Classification` is the first; causal and sequence-to-sequence language models implement
-the same methods.
+This is the user's contract: `Classification`, `CausalLM`, `Seq2Seq` and `MaskedLM` implement it, and `CustomLoss` wraps
+one of them. `TextTask` is what a task offers besides where its target is a text and no class.
 """
 
 from __future__ import annotations
@@ -14,16 +14,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from headwater.errors import RunError
-from headwater.runs.corpus import Example, Label
+from headwater.errors import DataError, ModelError, RunError
+from headwater.runs.corpus import Corpus, Example, Label
+
+NO_TARGET = -100
+"""Marks places whose token the loss does not count, as everywhere in transformers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """One example as tokens, unpadded.
 
-    `offsets` are character spans (start, end) in the text that `parts` names: 0 the text, 1 the second text, None a
-    special token (its span is (0, 0)). Both are None unless they were asked for.
+    `offsets` are character spans (start, end) in the text that `parts` names: 0 the text, 1 the second text (of a
+    language model: the completion), None a special token (its span is (0, 0)). They go over `looked_up`, and both are
+    None unless they were asked for.
     """
 
     input_ids: list[int]
@@ -31,6 +35,15 @@ class Encoding:
     offsets: list[tuple[int, int]] | None
     parts: list[int | None] | None
     truncated: bool
+    targets: list[int] | None = None
+    """The tokens whose loss counts, NO_TARGET elsewhere: beside `input_ids`, or beside `decoder_input_ids`."""
+    decoder_input_ids: list[int] | None = None
+    """What the decoder of an encoder-decoder model reads."""
+
+    @property
+    def looked_up(self) -> list[int]:
+        """Every token whose embedding the model looks up: the encoder's, then the decoder's."""
+        return self.input_ids if self.decoder_input_ids is None else [*self.input_ids, *self.decoder_input_ids]
 
 
 @runtime_checkable
@@ -39,7 +52,15 @@ class Task(Protocol):
 
     @property
     def kind(self) -> str:
-        """Its name in files: `classification`, `pairs`."""
+        """Its name in files: `classification`, `pairs`, `causal-lm`, `seq2seq`, `masked-lm`."""
+
+    @property
+    def auto(self) -> str:
+        """The Auto class of transformers that its models are loaded with."""
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether a training row without a label says nothing."""
 
     @property
     def max_length(self) -> int | None:
@@ -70,8 +91,13 @@ class Task(Protocol):
     ) -> Float[Tensor, " batch"]:
         """The loss of each example in float32, as it stood in training."""
 
+    def batch_loss(
+        self, model: PreTrainedModel, batch: Mapping[str, Tensor], targets: Int[Tensor, " batch"]
+    ) -> Float[Tensor, ""]:
+        """What a training step on this batch minimises: the examples' losses, put together."""
+
     def predict(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Float[Tensor, "batch classes"]:
-        """Logits in float32."""
+        """Logits of the classes in float32. Raises UsageError where the target is a text."""
 
     def check_model(self, config: PreTrainedConfig) -> None:
         """Raise ModelError for a model that this task cannot stand for."""
@@ -79,18 +105,68 @@ class Task(Protocol):
     def with_limit(self, tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig) -> Task:
         """The same task with `max_length` filled in from the tokenizer and the model."""
 
+    def shown(self, example: Example) -> Example:
+        """The example as a reader sees it: `text` and `text_pair` are the texts that an encoding's `parts` number."""
+
     def to_json(self) -> dict[str, Any]:
         """What `task_from_json` takes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model says to a prompt: the example with that as its label, and the very tokens of it."""
+
+    example: Example
+    encoding: Encoding
+
+
+@runtime_checkable
+class TextTask(Task, Protocol):
+    """A task whose target is a text: its loss is a sum over tokens."""
+
+    def token_sums(
+        self, model: PreTrainedModel, batch: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
+        """Per example: the sum of its tokens' losses in float32, and how many tokens these are."""
+
+    def reply(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, example: Example, most: int
+    ) -> Reply | None:
+        """The model's greedy answer, at most `most` tokens; None where the example itself is what is explained."""
+
+
+def text_task(task: Task) -> TextTask | None:
+    """The task (of a custom loss: the one that it wraps), if its target is a text."""
+    inner: Task = getattr(task, "base", task)
+    return inner if isinstance(inner, TextTask) else None
+
+
+def corpus_targets(task: Task, corpus: Corpus, config: PreTrainedConfig) -> list[int]:
+    """What `Task.targets` makes of a corpus's labels. Raises DataError where labels are needed and there are none."""
+    column = corpus.columns.label
+    if column is None and task.needs_labels:
+        raise DataError(f"{corpus.name}: this task needs labels. Name their column: Columns(label=...).")
+    labels = [None] * len(corpus) if column is None else corpus.table.column(column).to_pylist()
+    return task.targets(labels, config, where=corpus.name)
+
+
 def task_from_json(saved: Mapping[str, Any]) -> Task:
     """The task that `Task.to_json` described. Raises RunError for a kind this version does not know."""
+    from headwater.runs.causal_lm import CausalLM
     from headwater.runs.classification import Classification
+    from headwater.runs.custom import CustomLoss
+    from headwater.runs.masked_lm import MaskedLM
+    from headwater.runs.seq2seq import Seq2Seq
 
-    if saved.get("kind") in Classification.KINDS:
-        return Classification.from_json(saved)
-    kinds = ", ".join(Classification.KINDS)
-    raise RunError(f"this run's task is {saved.get('kind')!r}; this version of Headwater knows {kinds}.")
+    if "loss" in saved:
+        return CustomLoss.from_json(saved)
+    known: dict[str, Any] = dict.fromkeys(Classification.KINDS, Classification)
+    known |= {made.kind: made for made in (CausalLM, Seq2Seq, MaskedLM)}
+    if saved.get("kind") not in known:
+        kinds = ", ".join(known)
+        raise RunError(f"this run's task is {saved.get('kind')!r}; this version of Headwater knows {kinds}.")
+    task: Task = known[saved["kind"]].from_json(saved)
+    return task
 
 
 # Model types whose position table starts after the padding id: they take fewer tokens than it has rows.
@@ -118,6 +194,18 @@ def length_limit(tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig) -
     limits = [limit for limit in (tokenizer.model_max_length, position_limit(config)) if limit is not None]
     least = min(limits)
     return int(least) if least < _NO_LIMIT else None
+
+
+def checked_length(
+    given: int | None, tokenizer: PreTrainedTokenizerFast, config: PreTrainedConfig, *, name: str = "max_length"
+) -> int | None:
+    """`given`, or the limit of tokenizer and model. Raises ModelError where it is more than the model has room for."""
+    if given is None:
+        return length_limit(tokenizer, config)
+    positions = position_limit(config)
+    if positions is not None and given > positions:
+        raise ModelError(f"{name} is {given}, but the model takes at most {positions} tokens.")
+    return given
 
 
 def position_limit(config: PreTrainedConfig) -> int | None:

@@ -1,7 +1,7 @@
 """The one place where weights are trained: transformers' Trainer over a corpus and a task.
 
 Training and retraining go through `fit`, so that the same initial weights, rows and arguments give the same bits.
-The loss is the task's own, averaged over the batch: what is trained is what is explained.
+The loss is the task's own, put together over the batch: what is trained is what is explained.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from transformers import (
 from headwater.progress import Advance, progress_bar
 from headwater.runs.corpus import Corpus
 from headwater.runs.task import Encoding, Task
+from headwater.training.adapters import merged
 
 Item = dict[str, Any]
 
@@ -51,7 +52,7 @@ class EncodedRows(Dataset[Item]):
 
 
 class TaskTrainer(Trainer):
-    """A Trainer whose loss is the mean of `task.losses`."""
+    """A Trainer whose loss is `task.batch_loss`."""
 
     loss_is_scaled_for_ga = False  # a mean over the batch: Trainer divides it by the accumulation steps
 
@@ -67,9 +68,9 @@ class TaskTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Return the mean loss of the batch; there are no outputs beside it (`predict` gives those)."""
+        """Return the loss of the batch; there are no outputs beside it (`predict` gives those)."""
         batch = {name: tensor for name, tensor in inputs.items() if name != "labels"}
-        loss = self.task.losses(cast(PreTrainedModel, model), batch, inputs["labels"]).mean()
+        loss = self.task.batch_loss(cast(PreTrainedModel, model), batch, inputs["labels"])
         return (loss, {}) if return_outputs else loss
 
 
@@ -104,6 +105,8 @@ def fit(
 ) -> PreTrainedModel:
     """Train `model` in place on the rows of `corpus`, as `arguments` say; return it in evaluation mode.
 
+    An adapter comes back merged into its base, as a plain model.
+
     `targets` are the class numbers of the rows. The process' own random state is the same afterwards as before.
     """
     rows = EncodedRows(task.encode(tokenizer, list(corpus)), targets)
@@ -127,8 +130,9 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         # Autocast wraps the model's forward: what is handed back computes in float32 again.
-        trained = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    return trained.eval()  # type: ignore[no-any-return]
+        trained = merged(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
+    trained.eval()  # type: ignore[no-untyped-call]
+    return trained
 
 
 @contextmanager

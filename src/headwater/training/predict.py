@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float32, Int64
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from headwater.errors import DataError
+from headwater.errors import DataError, UsageError
 from headwater.progress import progress_bar
 from headwater.runs.corpus import Corpus
-from headwater.runs.task import Task
+from headwater.runs.task import Task, corpus_targets, text_task
 
 
 @dataclass(frozen=True)
@@ -100,17 +100,18 @@ def predict(
     The same corpus always gives the same batches. The model computes on the device it is on, in evaluation mode.
     Raises DataError for labels that the model does not know; a corpus without a label column is fine.
     """
+    if text_task(task) is not None:
+        raise UsageError(f"a {task.kind} task has no classes to predict. See headwater.training.evaluate.")
     encodings = task.encode(tokenizer, list(corpus))
     targets = None
     if corpus.columns.label is not None:
-        labels = corpus.table.column(corpus.columns.label).to_pylist()
-        targets = np.array(task.targets(labels, model.config, where=corpus.name), dtype=np.int64)
+        targets = np.array(corpus_targets(task, corpus, model.config), dtype=np.int64)
     logits = np.zeros((len(corpus), model.config.num_labels or 0), dtype=np.float32)
     was_training = model.training
     model.eval()  # type: ignore[no-untyped-call]
     try:
         with progress_bar(title, len(corpus), show=show) as advance:
-            for rows in _batches([len(encoding.input_ids) for encoding in encodings], batch_tokens):
+            for rows in batches_by_length([len(encoding.input_ids) for encoding in encodings], batch_tokens):
                 batch = task.collate([encodings[row] for row in rows], tokenizer)
                 batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
                 logits[rows] = task.predict(model, batch).cpu().numpy()
@@ -121,7 +122,7 @@ def predict(
     return Predictions(logits, tuple(names[number] for number in range(len(names))), targets)
 
 
-def _batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Split rows, longest first, into batches of at most `batch_tokens` padded tokens (one row at least)."""
     batches: list[list[int]] = []
     longest = 0

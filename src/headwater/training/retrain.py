@@ -11,10 +11,11 @@ from typing import Any, overload
 from transformers import PreTrainedModel, TrainingArguments
 
 from headwater.errors import RunError
-from headwater.models.load import load_classifier, load_tokenizer
+from headwater.models.load import load_model, load_tokenizer
 from headwater.runs.corpus import Corpus
 from headwater.runs.recorder import Recorder
 from headwater.runs.run import Run
+from headwater.runs.task import corpus_targets
 from headwater.training.fit import fit
 from headwater.training.train import refuse_occupied
 
@@ -69,9 +70,8 @@ def retrain(
     if rows is not None:
         chosen = chosen.take(rows)
     tokenizer = load_tokenizer(recipe.initial)
-    model = load_classifier(recipe.initial)
-    labels = chosen.table.column(chosen.columns.label).to_pylist()
-    targets = run.task.targets(labels, model.config, where=chosen.name)
+    model = load_model(recipe.initial, run.task.auto, merge=False)  # of an adapter, the adapter is what is trained
+    targets = corpus_targets(run.task, chosen, model.config)
     options = _scaled(dict(recipe.arguments), len(run.corpus), len(chosen))
     options["seed"] = recipe.seed if seed is None else seed
     if out is None:

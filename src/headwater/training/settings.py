@@ -32,11 +32,12 @@ class TrainSettings:
 
     model: str = _setting(
         "minilm",
-        "What to train: 'minilm', 'textcnn' (from scratch), a folder of save_pretrained, or 'hub:owner/name'.",
+        "What to train: 'minilm', 'smollm2' (a language model), 'textcnn' (from scratch), a folder of "
+        "save_pretrained, or 'hub:owner/name'.",
     )
     epochs: float | None = _setting(None, "How often every row is seen; 2 for fine-tuning and 8 for textcnn if unset.")
     learning_rate: float | None = _setting(
-        None, "Highest learning rate; 5e-5 for fine-tuning and 1e-3 for textcnn if unset."
+        None, "Highest learning rate; 5e-5 for fine-tuning, 2e-4 with --lora and 1e-3 for textcnn if unset."
     )
     batch_size: int = _setting(32, "Rows a training step.")
     max_length: int | None = _setting(
@@ -54,15 +55,26 @@ class TrainSettings:
     )
     vocabulary: int = _setting(25_000, "Most entries of the vocabulary that textcnn learns from the corpus.")
     bf16: bool = _setting(False, "Compute in bfloat16 where that is safe (autocast): about a third faster.")
+    lora: bool = _setting(False, "Train a LoRA adapter (needs headwater[lora]); the model itself stays as it is.")
+    lora_rank: int = _setting(8, "Rank of the adapter's matrices.")
+    lora_alpha: float = _setting(16.0, "Scale of the adapter: its product is multiplied by alpha / rank.")
+    lora_dropout: float = _setting(0.0, "Dropout before the adapter, from 0 to below 1.")
+    lora_targets: tuple[str, ...] | None = _setting(
+        None, "Module that gets an adapter, as the model calls it; if unset, peft's choice for the architecture."
+    )
     device: str = _setting("auto", "'cpu', 'cuda', or 'auto': cuda where there is one.")
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate", "max_length", "batch_size", "checkpoints", "vocabulary"):
+        for name in ("epochs", "learning_rate", "max_length", "batch_size", "checkpoints", "vocabulary", "lora_rank"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"{name} must be above 0, not {value}.")
         if not 0 <= self.warmup < 1:
             raise UsageError(f"warmup is a share of the steps, from 0 to below 1, not {self.warmup}.")
+        if not 0 <= self.lora_dropout < 1:
+            raise UsageError(f"lora_dropout is a share, from 0 to below 1, not {self.lora_dropout}.")
+        if self.lora and self.from_scratch:
+            raise UsageError("lora changes a model that is trained already; textcnn is trained from scratch.")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed must be a whole number from 0 to 2^32 - 1, not {self.seed}.")
         for name, known in (("schedule", SCHEDULES), ("optimizer", tuple(OPTIMIZERS)), ("device", DEVICES)):
@@ -81,7 +93,7 @@ def training_arguments(
     """Say `settings` for `rows` rows in transformers' words: the recipe on disk is one that Trainer understands."""
     scratch = settings.from_scratch
     epochs = settings.epochs or (8.0 if scratch else 2.0)
-    rate = settings.learning_rate or (1e-3 if scratch else 5e-5)
+    rate = settings.learning_rate or (1e-3 if scratch else 2e-4 if settings.lora else 5e-5)
     steps = math.ceil(math.ceil(rows / settings.batch_size) * epochs)
     return TrainingArguments(
         output_dir=str(out),

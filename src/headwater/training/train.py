@@ -8,13 +8,15 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from headwater.errors import ModelError, RunError
-from headwater.models.load import load_classifier, load_config, load_tokenizer
+from headwater.errors import ModelError, RunError, UsageError
+from headwater.models.load import load_classifier, load_config, load_model, load_tokenizer
 from headwater.models.textcnn import TextCNN, TextCNNConfig
 from headwater.runs.corpus import Corpus
+from headwater.runs.custom import CustomLoss
 from headwater.runs.recorder import Recorder
 from headwater.runs.run import Run
-from headwater.runs.task import Task, length_limit
+from headwater.runs.task import Task, corpus_targets, length_limit, text_task
+from headwater.training.adapters import with_adapter
 from headwater.training.fit import fit, seeded
 from headwater.training.labels import label_classes
 from headwater.training.settings import TrainSettings, training_arguments
@@ -42,13 +44,17 @@ def train(
     settings = settings or TrainSettings()
     out = Path(out)
     refuse_occupied(out)
-    label2id = label_classes(corpus, settings.labels)
     with seeded(settings.seed):
-        model, tokenizer, task = _begin(corpus, task, settings, label2id)
-    task.check_model(model.config)
-    targets = _targets(corpus, task, model)
+        if text_task(task) is None:
+            model, tokenizer, task = _begin(corpus, task, settings, label_classes(corpus, settings.labels))
+        else:
+            model, tokenizer, task = _begin_text(task, settings)
+        task.check_model(model.config)
+        if settings.lora:
+            model = with_adapter(model, task, settings)
+    targets = corpus_targets(task, corpus, model.config)
     if eval_corpus is not None and eval_corpus.columns.label is not None:
-        _targets(eval_corpus, task, model)
+        corpus_targets(task, eval_corpus, model.config)
     recorder = Recorder(out, corpus=corpus, task=task, eval_corpus=eval_corpus)
     arguments = training_arguments(settings, out, len(corpus), label_smoothing=getattr(task, "label_smoothing", 0.0))
     fit(model, tokenizer, task, corpus, targets, arguments, callbacks=[recorder], show=show)
@@ -77,6 +83,21 @@ def _begin(
     return model, tokenizer, _with_length(task, length).with_limit(tokenizer, config)
 
 
+def _begin_text(task: Task, settings: TrainSettings) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, Task]:
+    """The same for a task whose target is a text: the model has its head already, and padding counts nowhere."""
+    if settings.from_scratch:
+        raise UsageError(f"textcnn classifies; a {task.kind} task needs another model (smollm2, or a folder).")
+    if settings.labels is not None:
+        raise UsageError(f"a {task.kind} task has no classes: leave labels out.")
+    config = load_config(settings.model)
+    task.check_model(config)  # before weights are looked for under another head's names
+    tokenizer = load_tokenizer(settings.model)
+    limit = length_limit(tokenizer, config) or DEFAULT_LENGTH
+    length = task.max_length or settings.max_length or min(DEFAULT_LENGTH, limit)
+    model = load_model(settings.model, task.auto)
+    return model, tokenizer, _with_length(task, length).with_limit(tokenizer, config)
+
+
 def _new_textcnn(
     corpus: Corpus, task: Task, settings: TrainSettings, label2id: dict[str, int]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, Task]:
@@ -98,6 +119,8 @@ def _new_textcnn(
 
 def _with_length(task: Task, length: int) -> Task:
     """Return the task cut at `length` tokens; tasks are frozen data classes."""
+    if isinstance(task, CustomLoss):
+        return replace(task, base=_with_length(task.base, length))
     return task if task.max_length == length else cast(Task, replace(cast(Any, task), max_length=length))
 
 
@@ -108,8 +131,3 @@ def _ensure_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, 
             raise ModelError(f"{name}: its tokenizer has neither a padding nor an end token; set one and save it.")
         tokenizer.pad_token = tokenizer.eos_token
     model.config.pad_token_id = tokenizer.pad_token_id
-
-
-def _targets(corpus: Corpus, task: Task, model: PreTrainedModel) -> list[int]:
-    labels = corpus.table.column(corpus.columns.label).to_pylist()
-    return task.targets(labels, model.config, where=corpus.name)
