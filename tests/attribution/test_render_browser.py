@@ -147,9 +147,12 @@ def test_hover_outlines_partners_and_dims_the_rest(open_page):
     lit = page.eval_on_selector_all("#q1 .card u.on", "us => us.map(u => u.textContent.toLowerCase())")
     assert set(lit) == {"claim"}
     page.wait_for_timeout(300)  # it fades
-    off = page.locator("#q1 .card.off").first
-    assert float(off.evaluate("c => getComputedStyle(c).opacity")) < 1
-    ink = page.eval_on_selector_all("#q1 .t u", "us => [...new Set(us.map(u => getComputedStyle(u).color))]")
+    ground = "c => getComputedStyle(c).backgroundColor"
+    assert page.locator("#q1 .card.off").first.evaluate(ground) == "rgba(0, 0, 0, 0)"
+    assert page.locator("#q1 .card:not(.off)").first.evaluate(ground) == "rgb(255, 255, 255)"
+    ink = page.eval_on_selector_all(
+        "#q1 .card:not(.off) .t, #q1 .card:not(.off) .t u", "us => [...new Set(us.map(u => getComputedStyle(u).color))]"
+    )
     assert len(ink) == 1  # the ink never changes
     page.mouse.move(5, 5)
     assert page.locator("#q1.tracing").count() == 0
