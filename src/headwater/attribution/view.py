@@ -244,7 +244,7 @@ def _card(
     lit = light.count_lit(marks)
     parts, folded = _pieces(texts, marks[:lit], marks[lit:], strongest, scale, query, query_words)
     label = None if row.get("label") is None else str(row["label"])
-    if hide and label not in map(str, run.get("labels") or ()):
+    if hide and label not in [str(name) for name in run.get("labels") or ()]:
         label = None  # a label that is no class name is text of the training row
     return Card(
         example=int(row["example"]),
