@@ -72,7 +72,7 @@ class Explained:
     """Wrong predictions, why they were made, and where the page about them is."""
 
     rows: tuple[int, ...]
-    """Of the test corpus, the most confident mistake first."""
+    """Of the test corpus, drawn from its mistakes, the most confident first."""
     queries: Corpus
     """These rows, with their true labels."""
     answers: Attributions
@@ -236,10 +236,16 @@ def explain(
     *,
     show: bool | None = None,
 ) -> Explained:
-    """Explain the most confident wrong predictions, and write the page `report`. Without mistakes, the least sure."""
+    """Explain some wrong predictions, and write the page `report`.
+
+    They are drawn at random, so that they stand for all mistakes and not for the strangest, and told by descending
+    confidence. Where there are fewer mistakes than questions, the least sure predictions fill up.
+    """
     started = time.monotonic()
-    order = np.argsort(-predictions.losses, kind="stable")
-    rows = tuple(int(row) for row in order[: settings.questions])
+    by_loss = np.argsort(-predictions.losses, kind="stable")
+    mistakes = max(int((~predictions.correct).sum()), settings.questions)
+    drawn = np.random.default_rng(settings.seed).permutation(mistakes)[: settings.questions]
+    rows = tuple(int(row) for row in by_loss[np.sort(drawn)])
     queries = test.take(rows)
     said = [predictions.predicted[row] for row in rows]
     answers = index.query(queries, labels=said, k=settings.rows, show=show)
@@ -251,8 +257,8 @@ def suspect(index: Index, data: SmsData, settings: DemoSettings, *, show: bool |
     """Rank training rows by how they oppose the clean validation rows; the answer key only counts the finds."""
     started = time.monotonic()
     labels = [example.label for example in data.validation if example.label is not None]
-    scores = index.scores(data.validation, labels, show=show)
-    ranking = opponents_of(scores)
+    scores = index.scores(data.validation, labels, normalize="train", show=show)
+    ranking = opponents_of(scores, labels)
     worst = tuple(int(row) for row in ranking.rows[: settings.removed])
     planted = data.planted.rows
     return Suspected(
