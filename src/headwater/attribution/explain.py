@@ -95,10 +95,11 @@ def word_pairs(
         if place < 0:  # a decoder's lookup: any place of the token says which word it is
             place = next(iter(query_places.get(query_token, [-1])))
         asked = query.words.of_place[place] if place >= 0 and query_token not in special else None
-        same = contributions.cosines[at] == 1.0
-        whole = train if train else ("token", token)
-        other = asked if asked is not None else ("token", query_token)
-        groups.setdefault((whole, other, same), []).append(int(at))
+        # One written word takes all its tokens; a token of several words, or of none, stands by itself.
+        folds = len({row.words.surface(word).casefold() for word in train}) == 1
+        whole = (train, None if folds else token)
+        other = (asked, None if asked is not None else query_token)
+        groups.setdefault((whole, other, token == query_token), []).append(int(at))
     pairs = [
         _pair(contributions, group, key, query.words, row.words, places, token_text) for key, group in groups.items()
     ]
@@ -116,24 +117,21 @@ def _pair(
     token_text: Mapping[int, str],
 ) -> WordPair:
     """Make one word pair of the contributions of a group."""
-    train, asked, same = key
-    first = group[0]
-    train_token = int(contributions.train_tokens[first])
-    known = train[0] != "token"
-    surfaces = {row.surface(word).casefold() for word in train} if known else set()
-    shared = max(len(places.get(int(contributions.train_tokens[at]), ())) for at in group)
-    ours = row.surface(train[0]) if len(surfaces) == 1 else token_text[train_token]
-    theirs = query.surface(asked) if isinstance(asked, int) else token_text[int(contributions.query_tokens[first])]
+    (train, token), (asked, query_token), same = key
+    tokens = {int(contributions.train_tokens[at]) for at in group}
+    shared = max(len(places.get(one, ())) for one in tokens)
+    ours = row.surface(train[0]) if token is None else token_text[token]
+    theirs = query.surface(asked) if query_token is None else token_text[query_token]
     return WordPair(
         train=ours,
         query=theirs,
         score=float(contributions.values[list(group)].sum()),
         places=max(shared, 1),
-        special=not known,
+        special=not train,
         cosine=None if same else float(contributions.cosines[list(group)].max()),
-        via=token_text[train_token] if same and ours.casefold() != theirs.casefold() else None,
-        train_spans=tuple(row.words[word] for word in train) if known else (),
-        query_spans=(query.words[asked],) if isinstance(asked, int) else (),
+        via=token_text[min(tokens)] if same and ours.casefold() != theirs.casefold() else None,
+        train_spans=tuple(row.words[word] for word in train),
+        query_spans=() if asked is None else (query.words[asked],),
     )
 
 

@@ -365,9 +365,9 @@ class _TokenNames(dict[int, str]):
 
     def __missing__(self, token: int) -> str:
         text = str(self._tokenizer.decode([token])).strip()
-        if not text or "\ufffd" in text:  # white space, or a few bytes of a character
+        if "\ufffd" in text:  # a few bytes of a character
             text = str(self._tokenizer.convert_ids_to_tokens(token))
-        return self.setdefault(token, text)
+        return self.setdefault(token, text or "␣")
 
 
 def _chosen(checkpoints: Sequence[StoredCheckpoint], names: Sequence[str] | None) -> Sequence[StoredCheckpoint]:

@@ -60,18 +60,21 @@ def split_words(texts: Sequence[str], encoding: Encoding) -> Words:
         begins.append([start for start, _ in spans])
         words.extend(Word(start, end, part) for start, end in spans)
     of_place: list[int | None] = []
-    for (start, end), in_text in zip(encoding.offsets, encoding.parts, strict=True):
+    for (start, _), in_text in zip(encoding.offsets, encoding.parts, strict=True):
         if in_text is None or not begins[in_text]:
             of_place.append(None)
             continue
-        visible = _first_visible(texts[in_text], start, end)
+        visible = _first_visible(texts[in_text], start)
         of_place.append(firsts[in_text] + max(bisect.bisect_right(begins[in_text], visible) - 1, 0))
     return Words(tuple(texts), tuple(words), tuple(of_place))
 
 
-def _first_visible(text: str, start: int, end: int) -> int:
-    """Return the first character of a token that is no space: byte-level tokens begin with the space before them."""
+def _first_visible(text: str, start: int) -> int:
+    """Return the first character from `start` on that is no space.
+
+    Byte-level tokens begin with the space before them; one that is a space alone belongs to the word that it opens.
+    """
     at = start
-    while at < end - 1 and text[at].isspace():
+    while at < len(text) and text[at].isspace():
         at += 1
     return at
