@@ -52,10 +52,9 @@ TEMPLATE = (
 
 def lm_tokenizer(*, side: str = "right", end: bool = True) -> PreTrainedTokenizerFast:
     """The tests' word pieces without special tokens around a text; [SEP] ends texts, and there is a chat template."""
-    made = builders.plain_tokenizer(max_length=64)
+    made = builders.plain_tokenizer(max_length=128)
     made.padding_side = side
-    if end:
-        made.eos_token = "[SEP]"
+    made.add_special_tokens({"cls_token": "[CLS]", **({"eos_token": "[SEP]"} if end else {})})
     made.chat_template = TEMPLATE
     return made
 
@@ -78,7 +77,7 @@ def tiny_lm(kind: str, *, tied: bool = True, seed: int = 0, **changes: Any) -> P
     """gpt2, llama, gemma (causal), t5, bart (seq2seq), bert (masked): 1-2 layers, 16 wide, no dropout."""
     size = len(builders._vocabulary())
     options: dict[str, Any] = {"vocab_size": size, "pad_token_id": 0, "tie_word_embeddings": tied}
-    options |= {"initializer_range": 0.2, "max_position_embeddings": 64}
+    options |= {"initializer_range": 0.2, "max_position_embeddings": 128}
     auto: Any = AutoModelForCausalLM
     if kind in SEQ2SEQ:
         auto = AutoModelForSeq2SeqLM
@@ -97,8 +96,6 @@ def tiny_lm(kind: str, *, tied: bool = True, seed: int = 0, **changes: Any) -> P
     if kind == "t5":  # its own initialisation has no one scale
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
-    if model.generation_config is not None:
-        model.generation_config.max_length = None
     return model.eval()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headwater.cli.options import Flag, Given
+from headwater.cli.tasks import TASK_FLAGS, read_task
 from headwater.errors import RunError, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _PLAIN = "A Trainer folder that Headwater did not record"
 
 PLAIN_FLAGS = [
     Flag("data", str, "The rows it was trained on: a file, or hub:owner/name.", panel=_PLAIN, metavar="FILE"),
-    *(replace(flag, panel=_PLAIN) for flag in COLUMN_FLAGS),
+    *(replace(flag, panel=_PLAIN) for flag in [*COLUMN_FLAGS, *TASK_FLAGS]),
     Flag("max_length", int, "Tokens at which texts were cut in training.", panel=_PLAIN, metavar="N"),
 ]
 """What a recorded run says of itself, and a plain Trainer folder does not."""
@@ -59,7 +60,7 @@ def columns_of(given: Given, base: Columns | None = None) -> Columns | None:
 
 def open_run(folder: Path, given: Given) -> Run:
     """Open a run; a plain Trainer folder needs `--data`. Raises RunError, UsageError, DataError, ModelError."""
-    from headwater.runs import Classification, Corpus, Run
+    from headwater.runs import Run
 
     if not folder.exists():
         raise RunError(f"{folder}: no such folder.")
@@ -75,8 +76,7 @@ def open_run(folder: Path, given: Given) -> Run:
             f"{folder}: a plain Trainer folder does not say what it was trained on. Give the file: --data FILE "
             "(with --text-column, --label-column and --max-length where they differ from the usual)."
         )
-    corpus = Corpus.read(given["data"], columns_of(given))
-    task = Classification(pairs=corpus.columns.text_pair is not None, max_length=given.get("max_length"))
+    corpus, task = read_task(given["data"], given, given, max_length=given.get("max_length"))
     return Run.open(folder, corpus=corpus, task=task)
 
 

@@ -11,8 +11,11 @@ from rich.table import Table
 
 from headwater.cli.console import answers, duration, print_json
 from headwater.cli.options import Given, Json, examples, flags_of, takes
-from headwater.cli.places import COLUMN_FLAGS, columns_of
-from headwater.runs import Classification, Corpus
+from headwater.cli.places import COLUMN_FLAGS
+from headwater.cli.tasks import TASK_FLAGS, read_task
+from headwater.models.smollm2 import SMOLLM2
+from headwater.runs import Corpus, text_task
+from headwater.training.evaluate import evaluate
 from headwater.training.predict import predict
 from headwater.training.settings import TrainSettings
 from headwater.training.train import train as train_run
@@ -29,10 +32,12 @@ app = typer.Typer(rich_markup_mode="rich", add_completion=False)
     epilog=examples(
         "headwater train --data train.jsonl --eval test.jsonl --out runs/first",
         "headwater train --data news.csv --text-column title --label-column topic --model textcnn --out runs/news",
+        "headwater train --task causal-lm --data chats.jsonl --model smollm2 --lora --out runs/chat",
     )
 )
 @takes(
     columns=COLUMN_FLAGS,
+    tasks=TASK_FLAGS,
     settings=flags_of(TrainSettings, only=_USUAL),
     others=flags_of(TrainSettings, skip=_USUAL, panel="More settings"),
 )
@@ -45,6 +50,7 @@ def train(
     ],
     out: Annotated[Path, typer.Option(metavar="RUN", help="New folder for the run.", show_default=False)],
     columns: Given,
+    tasks: Given,
     settings: Given,
     others: Given,
     evaluation: Annotated[
@@ -52,16 +58,15 @@ def train(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a classifier, and record what explaining it will need.
+    """Train a classifier or a language model, and record what explaining it will need.
 
-    Fine-tunes any sequence classifier with the Hugging Face Trainer, or trains the paper's convnet from scratch.
+    Fine-tunes with the Hugging Face Trainer, whole or by LoRA, or trains the paper's convnet from scratch.
     RUN then holds the checkpoints, and under headwater/ the corpus, the learning rate of every step and the recipe.
     """
-    chosen = TrainSettings(**settings, **others)
-    named = columns_of(columns)
-    corpus = Corpus.read(data, named)
-    held_out = None if evaluation is None else Corpus.read(evaluation, named)
-    task = Classification(pairs=corpus.columns.text_pair is not None)
+    usual = {"model": SMOLLM2} if tasks.get("task") == "causal-lm" else {}
+    chosen = TrainSettings(**{**usual, **settings, **others})
+    corpus, task = read_task(data, columns, tasks)
+    held_out = None if evaluation is None else Corpus.read(evaluation, corpus.columns)
     started = time.monotonic()
     run = train_run(corpus, task, out, chosen, eval_corpus=held_out)
     facts = _facts(run, out, time.monotonic() - started)
@@ -75,6 +80,7 @@ def _facts(run: Run, out: Path, seconds: float) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "run": str(out),
         "rows": len(run.corpus),
+        "task": run.task.kind,
         "labels": run.label2id,
         "max_length": run.task.max_length,
         "checkpoints": [
@@ -84,7 +90,10 @@ def _facts(run: Run, out: Path, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "eval": None,
     }
-    if run.eval_corpus is not None:
+    if run.eval_corpus is not None and text_task(run.task) is not None:
+        known = evaluate(run.checkpoints[-1].load(), run.tokenizer, run.task, run.eval_corpus)
+        facts["eval"] = {"rows": len(known), "loss": known.loss, "perplexity": known.perplexity}
+    elif run.eval_corpus is not None:
         found = predict(run.checkpoints[-1].load(), run.tokenizer, run.task, run.eval_corpus, title="evaluating")
         facts["eval"] = {"rows": len(found), "accuracy": found.accuracy, "loss": float(found.losses.mean())}
     return facts
@@ -102,6 +111,9 @@ def _show(facts: dict[str, Any]) -> None:
     console.print(table)
     if facts["eval"]:
         held = facts["eval"]
-        told = f"{held['accuracy']:.1%} of {held['rows']:,} held-out rows are predicted right"
+        if "accuracy" in held:
+            told = f"{held['accuracy']:.1%} of {held['rows']:,} held-out rows are predicted right"
+        else:
+            told = f"Perplexity {held['perplexity']:.4g} on {held['rows']:,} held-out rows"
         console.print(f"{told}, mean loss {held['loss']:.3f}.")
     console.print(f"Next: headwater index {facts['run']}", markup=False, soft_wrap=True)

@@ -220,9 +220,7 @@ class CausalLM:
             what = "its text is too short: there is no token to predict."
             fix = ""
             if len(ids) > limit and begin >= limit:
-                what = (
-                    f"its prompt alone has {begin} tokens of the {limit} allowed, so nothing of its completion is left."
-                )
+                what = f"its prompt has {begin} of the {limit} tokens allowed, so nothing of its completion is left."
                 fix = "Raise max_length, or shorten or drop the row."
             raise DataError.at("the corpus", what, row=example.row + 1, fix=fix)
         shown, parts = shown_spans(spans[:limit], frame.pieces) if offsets else (None, None)

@@ -60,8 +60,8 @@ def chat_frame(tokenizer: PreTrainedTokenizerFast, turns: Sequence[Turn], comple
     spans = _content_spans(whole, empty, contents)
     shown = _shown_starts(turns)
     pieces = tuple(
-        Piece(start, end, int(number == last), 0 if number == last else shown[number])
-        for number, (start, end) in enumerate(spans)
+        Piece(start, end, int(number == last), trimmed + (0 if number == last else shown[number]))
+        for number, (start, end, trimmed) in enumerate(spans)
     )
     return Frame(whole, len(prefix), pieces, True)
 
@@ -110,9 +110,12 @@ def _marked(turns: Sequence[Turn]) -> list[Turn]:
     return [{"role": turn["role"], "content": _mark(number)} for number, turn in enumerate(turns)]
 
 
-def _content_spans(whole: str, empty: str, contents: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each turn's content stands in a rendered conversation; `empty` is the same with marks for contents."""
-    spans: list[tuple[int, int]] = []
+def _content_spans(whole: str, empty: str, contents: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Where each turn's content stands in a rendered conversation, and how much the template trimmed before it.
+
+    `empty` is the same conversation with marks for contents.
+    """
+    spans: list[tuple[int, int, int]] = []
     at = 0
     for number, content in enumerate(contents):
         frame, mark, empty = empty.partition(_mark(number))
@@ -123,7 +126,8 @@ def _content_spans(whole: str, empty: str, contents: Sequence[str]) -> list[tupl
         else:
             written = content.strip()
             start = max(whole.find(written, at), at)
-        spans.append((start, start + len(written)))
+        trimmed = 0 if written == content else len(content) - len(content.lstrip())
+        spans.append((start, start + len(written), trimmed))
         at = start + len(written)
     return spans
 
