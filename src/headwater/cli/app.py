@@ -38,7 +38,9 @@ _UNFINISHED = "; --out holds an unfinished training: delete it before you train 
 
 COMMANDS = {
     "demo": Entry("demo", _START, "See it work on real data: train, explain, repair, retrain, compare."),
-    "train": Entry("train", _START, "Train a classifier, and record what explaining it will need.", _UNFINISHED),
+    "train": Entry(
+        "train", _START, "Train a classifier or a language model, and record what explaining it will need.", _UNFINISHED
+    ),
     "estimate": Entry("estimate", _INDEX, "Say what an index will cost: time, disk, memory."),
     "index": Entry("index", _INDEX, "Index a run: what every training row taught, word by word.", _RESUMES),
     "verify": Entry("verify", _INDEX, "Read every byte of an index, and say whether it is whole."),
@@ -126,4 +128,4 @@ def _headwater(
         bool, typer.Option("--version", metavar="", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Trace what a text classifier says to the training examples, and the words in them, that taught it."""
+    """Trace what a language model says to the training examples, and the words in them, that taught it."""

@@ -48,6 +48,9 @@ def query(
             help="Many texts, columns called as in training. Their labels are explained, if there are any.",
         ),
     ] = None,
+    max_new_tokens: Annotated[
+        int, asking(min=1, metavar="N", help="Of a language model's own answer, explain at most N tokens.")
+    ] = 32,
     predicted: Annotated[
         bool, asking("--predicted", metavar="", help="Explain what the model says, whatever FILE's labels.")
     ] = False,
@@ -82,7 +85,7 @@ def query(
     else:
         corpus, labels = read_queries(index, {**plain, "queries": queries}, predicted=predicted)
     shown = _where(where or [], index, collapse)
-    found = index.query(corpus, labels, k, shown, method=method, **options)
+    found = index.query(corpus, labels, k, shown, method=method, max_new_tokens=max_new_tokens, **options)
     if html is not None:
         found.save_html(html, hide_training_text=hide_training_text)
         asides().print(f"Wrote {html}.", markup=False, soft_wrap=True)
