@@ -142,7 +142,7 @@ def test_twins_with_opposite_labels_keep_their_own_scores(fresh_run) -> None:
 def test_batch_size_order_and_padding_do_not_change_scores(fresh_run, monkeypatch: pytest.MonkeyPatch) -> None:
     run = fresh_run()
     together = hw.Index.build(run, run.folder / "a", dtype="float32").scores(QUERIES, LABELS)
-    monkeypatch.setattr("headwater.attribution.build.BATCH_TOKENS", 1)  # one row a batch: no padding, no batch mates
+    monkeypatch.setattr("headwater.gradients.batches.BATCH_TOKENS", 1)  # one row a batch: no padding, no batch mates
     alone = hw.Index.build(run, run.folder / "b", dtype="float32").scores(QUERIES, LABELS)
     turned = hw.Index.open(run.folder / "b").scores(QUERIES[::-1], LABELS[::-1])[::-1]
     assert np.abs(together - alone).max() < 1e-6 * np.abs(together).max()

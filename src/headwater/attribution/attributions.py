@@ -182,12 +182,25 @@ class Attributions(Sequence[Attribution]):
         ]
         return pd.DataFrame(rows)
 
-    def save_html(self, path: str | Path, *, title: str | None = None, hide_training_text: bool = False) -> None:
-        """Write a self-contained page. `hide_training_text` shows row numbers and scores, and no training text."""
+    def save_html(
+        self,
+        path: str | Path,
+        *,
+        title: str | None = None,
+        k: int | None = None,
+        hide_training_text: bool = False,
+        command: str | None = None,
+    ) -> None:
+        """Write a self-contained page: all rows of the answer, or `k` a side.
+
+        `hide_training_text` shows row numbers and scores, and no training text; `command` is named as what made it.
+        """
         from headwater.attribution.render import render_page
         from headwater.files import write_text
 
-        page = render_page(self.to_dict(), title=title or "Why?", hide_training_text=hide_training_text)
+        page = render_page(
+            self.to_dict(), title=title or "Why?", k=k, hide_training_text=hide_training_text, command=command
+        )
         write_text(Path(path), page)
 
     def _repr_html_(self) -> str:

@@ -13,7 +13,7 @@ import torch
 from headwater.attribution.queries import Models
 from headwater.errors import HeadwaterError, HeadwaterWarning, RunError, StoreError
 from headwater.files import read_json, write_json
-from headwater.gradients import BATCH_TOKENS, Batch, TokenGradients, encoded_batches, token_gradients
+from headwater.gradients import Batch, TokenGradients, batch_tokens, encoded_batches, token_gradients
 from headwater.models.load import tokenizer_fingerprint
 from headwater.progress import progress_bar
 from headwater.runs import Checkpoint, Corpus, Run
@@ -110,7 +110,7 @@ class _Passes:
         self._run = run
         self._models = Models(device)
         self._by_name = {checkpoint.name: checkpoint for checkpoint in checkpoints}
-        self._tokens = BATCH_TOKENS if device == "cpu" else 16 * BATCH_TOKENS
+        self._tokens = batch_tokens(device)
         self._advance = advance
         self._batches: tuple[RowRange, list[Batch]] | None = None
         self.truncated = 0

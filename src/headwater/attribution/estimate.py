@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from headwater.attribution.build import EXAMPLES, plan_index, special_tokens
 from headwater.attribution.members import default_device
 from headwater.errors import StoreError
-from headwater.gradients import BATCH_TOKENS, Batch, encoded_batches, token_gradients
+from headwater.gradients import Batch, batch_tokens, encoded_batches, token_gradients
 from headwater.runs import Checkpoint, Encoding, Run
 from headwater.store import Dtype, Manifest, RowRange, StoredCheckpoint
 from headwater.store.postings import Block, encode_block
@@ -232,7 +232,7 @@ def _probe(run: Run, checkpoint: Checkpoint, sample: _Sample, plan: Manifest, de
     started = time.monotonic()
     model = checkpoint.load(device)
     load_seconds = time.monotonic() - started
-    full = BATCH_TOKENS if device == "cpu" else 16 * BATCH_TOKENS
+    full = batch_tokens(device)
     seconds = stored = activations = 0.0
     batches = _strata_batches(run, sample, min(max(budget, _LEAST), full))
     saved = [_SavedBytes(model) for _ in batches]

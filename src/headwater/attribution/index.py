@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 
 from headwater.attribution.attributions import Attribution, Attributions, Influence
-from headwater.attribution.build import EXAMPLES, build_index
+from headwater.attribution.build import build_index
 from headwater.attribution.completions import NEW_TOKENS, read_prompts, settle_completions
 from headwater.attribution.explain import Sides, Texts, both_sides, ends, hubs, word_pairs
 from headwater.attribution.matrix import score_matrix
@@ -43,9 +43,9 @@ class _Question:
 class Index:
     """Token gradients of a run's training rows, searchable. Make one with `Index.build` or `Index.open`."""
 
-    def __init__(self, members: Sequence[Member], corpus: Corpus) -> None:
+    def __init__(self, members: Sequence[Member]) -> None:
         self._members = tuple(members)
-        self.corpus = corpus
+        self.corpus = self._members[0].run.corpus
 
     @classmethod
     def build(
@@ -101,9 +101,8 @@ class Index:
             open_member(Path(place), given, device or default_device())
             for place, given in zip(paths, runs, strict=True)
         ]
-        corpus = Corpus.read(Path(paths[0]) / EXAMPLES, name=members[0].run.corpus.name)
         check_together(members)
-        return cls(members, corpus)
+        return cls(members)
 
     @property
     def folder(self) -> Path:
@@ -210,7 +209,7 @@ class Index:
             [[part.example.row for part in side] for item in found for side in (item.proponents, item.opponents)]
         )
         items = tuple(_with_hubs(item, counts) for item in found)
-        return Attributions(items, self._facts(method, options, k))
+        return Attributions(items, self._facts(method, options, k, len(items)))
 
     @property
     def _pairs(self) -> bool:
@@ -329,7 +328,7 @@ class Index:
             notes.append("This text shares only special tokens with these rows: no word of theirs speaks for them.")
         return tuple(notes)
 
-    def _facts(self, method: str, options: Mapping[str, Any], k: int) -> dict[str, Any]:
+    def _facts(self, method: str, options: Mapping[str, Any], k: int, lists: int) -> dict[str, Any]:
         made = self._options(get_method(method), options)
         shown = asdict(made)
         used = [
@@ -341,6 +340,7 @@ class Index:
         return {
             "method": method,
             "options": {**shown, "k": k},
+            "lists": lists,
             "run": {
                 "name": self.run.folder.resolve().name,
                 "rows": len(self),

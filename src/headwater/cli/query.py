@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,7 +89,7 @@ def query(
     shown = _where(where or [], index, collapse)
     found = index.query(corpus, labels, k, shown, method=method, max_new_tokens=max_new_tokens, **options)
     if html is not None:
-        found.save_html(html, hide_training_text=hide_training_text)
+        found.save_html(html, hide_training_text=hide_training_text, command=shlex.join(["headwater", *sys.argv[1:]]))
         asides().print(f"Wrote {html}.", markup=False, soft_wrap=True)
     answer = found.to_dict()
     if as_json:

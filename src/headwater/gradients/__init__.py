@@ -1,6 +1,6 @@
 """What each example pushed: gradients of its loss at the word-embedding lookups, captured without a backward each."""
 
-from headwater.gradients.batches import BATCH_TOKENS, Batch, encoded_batches, length_buckets
+from headwater.gradients.batches import BATCH_TOKENS, Batch, batch_tokens, encoded_batches, length_buckets
 from headwater.gradients.lookups import Lookup, capture_lookups, input_embeddings
 from headwater.gradients.tokens import (
     PlaceGradients,
@@ -16,6 +16,7 @@ __all__ = [
     "Lookup",
     "PlaceGradients",
     "TokenGradients",
+    "batch_tokens",
     "capture_lookups",
     "encoded_batches",
     "fold_places",

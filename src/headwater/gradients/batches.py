@@ -14,7 +14,13 @@ if TYPE_CHECKING:  # the store needs gradients, but none of the libraries that r
     from headwater.runs import Encoding, Run
 
 BATCH_TOKENS = 2048
-"""Padded tokens of a batch, queries and training rows alike."""
+"""Padded tokens of a batch on a CPU, queries and training rows alike."""
+
+
+def batch_tokens(device: str) -> int:
+    """Return how many padded tokens a batch of training rows holds; a GPU wants more of them at once."""
+    return BATCH_TOKENS if torch.device(device).type == "cpu" else 16 * BATCH_TOKENS
+
 
 PADDING_COUNTS = frozenset({"convbert", "fnet", "nystromformer", "perceiver", "reformer", "xlnet", "yoso"})
 """Model types whose answer to a text depends on the padding after it, mask or no mask (tried: tiny models of every
