@@ -99,6 +99,13 @@ def test_a_generator_given_up_half_way_leaves_the_model_as_it_was(model, tokeniz
     assert _state(model) == before
 
 
+def test_dropout_is_off_while_gradients_are_captured(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = builders.tiny_model("bert", tokenizer, hidden_dropout_prob=0.5).train()
+    layers = select_layers(model, "all").layers
+    one, two = (rows_of(layer_gradients(model, [batch_of(tokenizer)], losses, layers)) for _ in range(2))
+    assert all(torch.equal(one[row], two[row]) for row in one) and model.training
+
+
 def test_a_model_used_by_others_meanwhile_answers_as_ever(model, tokenizer: PreTrainedTokenizerFast) -> None:
     with capture_layers(model, select_layers(model, "all").layers) as capture:
         capture.factors(batch_of(tokenizer), losses)
