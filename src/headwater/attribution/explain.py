@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32
 from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
 
 from headwater.attribution.attributions import WordPair
 from headwater.attribution.words import Words, split_words
@@ -68,6 +69,20 @@ class Texts:
         """Split the example, as its task shows it, into words."""
         texts = [example.text] if example.text_pair is None else [example.text, example.text_pair]
         return cls(example, encoding, split_words(texts, encoding))
+
+
+class TokenNames(dict[int, str]):
+    """How a token is written, looked up when it is needed; for those that stand by themselves."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+
+    def __missing__(self, token: int) -> str:
+        text = str(self._tokenizer.decode([token])).strip()
+        if "\ufffd" in text:  # a few bytes of a character
+            text = str(self._tokenizer.convert_ids_to_tokens(token))
+        return self.setdefault(token, text or "␣")
 
 
 def word_pairs(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from headwater.attribution.attributions import Attribution, Attributions, Influence
 from headwater.attribution.build import build_index
 from headwater.attribution.completions import NEW_TOKENS, read_prompts, settle_completions
-from headwater.attribution.explain import Sides, Texts, both_sides, ends, hubs, word_pairs
+from headwater.attribution.explain import Sides, Texts, TokenNames, both_sides, ends, hubs, word_pairs
 from headwater.attribution.matrix import score_matrix
 from headwater.attribution.members import Member, check_together, default_device, open_member
 from headwater.attribution.queries import Labels, Queries, Query, query_gradients, read_queries, settle
@@ -216,10 +216,15 @@ class Index:
         return self.corpus.columns.text_pair is not None
 
     def _read(self, queries: Queries, labels: Labels) -> tuple[Corpus, Labels]:
-        """Read queries, and the labels that stand among them."""
-        if text_task(self.run.task) is None:
-            return read_queries(queries, pairs=self._pairs), labels
-        return read_prompts(queries, labels)
+        """Read queries, and the labels that stand among them. One text may come with one label."""
+        if isinstance(queries, str) and isinstance(labels, str):
+            labels = [labels]
+        if text_task(self.run.task) is not None:
+            return read_prompts(queries, labels)
+        asked = read_queries(queries, pairs=self._pairs)
+        if labels is not None:  # looked up now, while rows are counted from the first query and not from a block's
+            self.run.task.targets(labels, self.run.checkpoints[-1].config, where=asked.name)
+        return asked, labels
 
     def _ask(
         self, queries: Corpus, labels: Labels, method: str, options: Mapping[str, Any], max_new_tokens: int
@@ -301,7 +306,7 @@ class Index:
         run = self.run
         examples = [self.corpus[row] for row, _ in side]
         encodings = run.task.encode(run.tokenizer, examples, offsets=True)
-        names = _TokenNames(run)
+        names = TokenNames(run.tokenizer)
         special = frozenset(self._members[0].store.manifest.special_tokens)
         return tuple(
             Influence(
@@ -354,20 +359,6 @@ class Index:
                 "warnings": list(self.run.warnings),
             },
         }
-
-
-class _TokenNames(dict[int, str]):
-    """How a token is written, looked up when it is needed."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self._tokenizer = run.tokenizer
-
-    def __missing__(self, token: int) -> str:
-        text = str(self._tokenizer.decode([token])).strip()
-        if "\ufffd" in text:  # a few bytes of a character
-            text = str(self._tokenizer.convert_ids_to_tokens(token))
-        return self.setdefault(token, text or "␣")
 
 
 def _chosen(checkpoints: Sequence[StoredCheckpoint], names: Sequence[str] | None) -> Sequence[StoredCheckpoint]:
