@@ -77,7 +77,10 @@ def place_gradients(
             with torch.enable_grad(), reduced:
                 total = losses(model, moved.inputs, moved.targets).sum()
             if not lookups:
-                raise ModelError(f"{type(model).__name__} looked no word embedding up: is it given inputs_embeds?")
+                raise ModelError(
+                    f"{type(model).__name__} looked no word embedding up in its input matrix: it is given inputs_embeds, or "
+                    "encoder and decoder look up matrices of their own (tie_word_embeddings=False)."
+                )
             rows = batch.rows.to(device)
             pushed = zip(lookups, _backward(model, total, lookups), strict=True)
             parts = [_places(lookup, gradient, rows, moved.inputs) for lookup, gradient in pushed]
