@@ -31,6 +31,7 @@ from headwater.progress import Advance, progress_bar
 from headwater.runs.corpus import Corpus
 from headwater.runs.task import Encoding, Task
 from headwater.training.adapters import merged
+from headwater.training.guard import check_finite
 
 Item = dict[str, Any]
 
@@ -108,6 +109,7 @@ def fit(
     An adapter comes back merged into its base, as a plain model.
 
     `targets` are the class numbers of the rows. The process' own random state is the same afterwards as before.
+    Raises RunError where the training diverged.
     """
     rows = EncodedRows(task.encode(tokenizer, list(corpus)), targets)
 
@@ -129,6 +131,7 @@ def fit(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+        check_finite(cast(nn.Module, trainer.model))
         # Autocast wraps the model's forward: what is handed back computes in float32 again.
         trained = merged(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
     trained.eval()  # type: ignore[no-untyped-call]

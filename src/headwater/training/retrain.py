@@ -17,6 +17,7 @@ from headwater.runs.recorder import Recorder
 from headwater.runs.run import Run
 from headwater.runs.task import corpus_targets
 from headwater.training.fit import fit
+from headwater.training.guard import guarded
 from headwater.training.train import refuse_occupied
 
 
@@ -82,7 +83,8 @@ def retrain(
     refuse_occupied(out)
     recorder = Recorder(out, corpus=chosen, task=run.task, eval_corpus=run.eval_corpus)
     arguments = _arguments(options, out, run)
-    fit(model, tokenizer, run.task, chosen, targets, arguments, callbacks=[recorder], title=title, show=show)
+    with guarded(out):
+        fit(model, tokenizer, run.task, chosen, targets, arguments, callbacks=[recorder], title=title, show=show)
     return Run.open(out)
 
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from headwater.errors import ModelError, RunError, UsageError
+from headwater.errors import DataError, ModelError, RunError, UsageError
 from headwater.models.load import load_classifier, load_config, load_model, load_tokenizer
 from headwater.models.textcnn import TextCNN, TextCNNConfig
 from headwater.runs.corpus import Corpus
@@ -18,6 +18,7 @@ from headwater.runs.run import Run
 from headwater.runs.task import Task, corpus_targets, length_limit, text_task
 from headwater.training.adapters import with_adapter
 from headwater.training.fit import fit, seeded
+from headwater.training.guard import guarded
 from headwater.training.labels import label_classes
 from headwater.training.settings import TrainSettings, training_arguments
 from headwater.training.vocabulary import learn_wordpiece
@@ -39,11 +40,13 @@ def train(
     The same corpus, settings and machine give the same bits. `eval_corpus` is not trained on; the run keeps it.
 
     Raises RunError when `out` is not empty, DataError for a corpus that cannot be trained on, ModelError for a
-    model that cannot be loaded. All checks come before the first step; nothing is written before them.
+    model that cannot be loaded. All checks come before the first step; nothing is written before them. A training that
+    fails later (a full disk, a rate so high that the weights are no longer numbers) leaves a usable run or nothing.
     """
     settings = settings or TrainSettings()
     out = Path(out)
     refuse_occupied(out)
+    _check_pairs(corpus, task)
     with seeded(settings.seed):
         if text_task(task) is None:
             model, tokenizer, task = _begin(corpus, task, settings, label_classes(corpus, settings.labels))
@@ -57,8 +60,21 @@ def train(
         corpus_targets(task, eval_corpus, model.config)
     recorder = Recorder(out, corpus=corpus, task=task, eval_corpus=eval_corpus)
     arguments = training_arguments(settings, out, len(corpus), label_smoothing=getattr(task, "label_smoothing", 0.0))
-    fit(model, tokenizer, task, corpus, targets, arguments, callbacks=[recorder], show=show)
+    with guarded(out):
+        fit(model, tokenizer, task, corpus, targets, arguments, callbacks=[recorder], show=show)
     return Run.open(out)
+
+
+def _check_pairs(corpus: Corpus, task: Task) -> None:
+    """Find now what opening the run would find after the training."""
+    if task.kind not in ("classification", "pairs"):
+        return
+    if (corpus.columns.text_pair is not None) != (task.kind == "pairs"):
+        has = "a" if task.kind == "classification" else "no"
+        raise DataError(
+            f"{corpus.name}: the task is {task.kind}, but its columns name {has} second text. "
+            "See Columns(text_pair=) and Classification(pairs=)."
+        )
 
 
 def refuse_occupied(out: Path) -> None:
