@@ -74,7 +74,7 @@ def capture_lookups(model: nn.Module) -> Iterator[list[Lookup]]:
         if not inputs or not isinstance(output, Tensor) or output.shape != (*inputs[0].shape, module.embedding_dim):
             raise ModelError(f"{type(module).__name__}: unknown shape of the embedding lookup's output.")
         if module not in scales:
-            scales[module] = _scale(module, inputs[0], output)
+            scales[module] = lookup_scale(module, inputs[0], output)
         leaf = output.detach().requires_grad_()
         lookups.append(Lookup(module, inputs[0], leaf, scales[module]))
         return leaf
@@ -96,7 +96,7 @@ def capture_lookups(model: nn.Module) -> Iterator[list[Lookup]]:
             module.training = was
 
 
-def _scale(module: nn.Embedding, ids: Tensor, output: Tensor) -> float:
+def lookup_scale(module: nn.Embedding, ids: Tensor, output: Tensor) -> float:
     """Measure what the module multiplies its rows by; attributes have many names, the output has one meaning."""
     plain = nn.functional.embedding(ids, module.weight).double()
     seen = output.detach().double()

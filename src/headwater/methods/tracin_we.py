@@ -32,7 +32,11 @@ class TracInWE:
         default=None, metadata={"help": "Topk: keep the words of the largest gradients, so many a text and checkpoint."}
     )
     special_tokens: bool = field(
-        default=True, metadata={"help": "Count [CLS], [SEP] and the like; False is NoC: words alone."}
+        default=True,
+        metadata={
+            "help": "Count [CLS], [SEP] and the like; False is NoC: words alone.",
+            "off": "NoC: leave [CLS], [SEP] and the like out, and count words alone.",
+        },
     )
     synonyms: bool = field(
         default=False, metadata={"help": "Syn: also pair different words of like embedding, one-to-one."}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from headwater.errors import ModelError
 from headwater.gradients.layers.factors import Rows
 from headwater.gradients.layers.kinds.kind import Kind, full
-from headwater.gradients.lookups import _scale
+from headwater.gradients.lookups import lookup_scale
 
 
 def _refusal(module: nn.Embedding) -> str:
@@ -27,7 +27,7 @@ def _refusal(module: nn.Embedding) -> str:
 def _measure(module: nn.Embedding, given: Tensor, output: Tensor) -> float:
     if given.is_floating_point() or output.shape != (*given.shape, module.embedding_dim):
         raise ModelError(f"{type(module).__name__}: unknown shape of the embedding lookup's output.")
-    return _scale(module, given, output)
+    return lookup_scale(module, given, output)
 
 
 def _keep(module: nn.Embedding, given: Tensor, output: Tensor, measured: float) -> Tensor:
