@@ -29,7 +29,8 @@ def dense_gradients(
     for text, target in zip(texts, targets, strict=True):
         first, second = (text, None) if isinstance(text, str) else text
         encoded = tokenizer(first, second, truncation=True, max_length=max_length, return_tensors="pt")
-        logits = model(**{name: value for name, value in encoded.items() if name != "overflow_to_sample_mapping"}).logits
+        inputs = {name: value for name, value in encoded.items() if name != "overflow_to_sample_mapping"}
+        logits = model(**inputs).logits
         loss = cross_entropy(logits, torch.tensor([target]))
         found.append(torch.autograd.grad(loss, matrix)[0])
     return torch.stack(found)

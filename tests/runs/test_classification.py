@@ -16,7 +16,8 @@ from headwater.errors import DataError, ModelError, UsageError
 from headwater.models.textcnn import TextCNNConfig
 from headwater.runs.classification import Classification
 from headwater.runs.corpus import Columns, Corpus
-from headwater.runs.task import length_limit, task_from_json
+from headwater.runs.kinds import task_from_json
+from headwater.runs.task import length_limit
 
 
 def config(*names: str, **options: Any) -> BertConfig:

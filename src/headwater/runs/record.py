@@ -19,7 +19,8 @@ from headwater.errors import RunError
 from headwater.files import read_json, write_json
 from headwater.runs.checkpoint import Checkpoint
 from headwater.runs.corpus import Corpus
-from headwater.runs.task import Task, task_from_json
+from headwater.runs.kinds import task_from_json
+from headwater.runs.task import Task
 
 FORMAT = 1
 FOLDER = "headwater"

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from headwater.errors import DataError, ModelError, RunError
+from headwater.errors import DataError, ModelError
 from headwater.runs.corpus import Corpus, Example, Label
 
 NO_TARGET = -100
@@ -148,25 +148,6 @@ def corpus_targets(task: Task, corpus: Corpus, config: PreTrainedConfig) -> list
         raise DataError(f"{corpus.name}: this task needs labels. Name their column: Columns(label=...).")
     labels = [None] * len(corpus) if column is None else corpus.table.column(column).to_pylist()
     return task.targets(labels, config, where=corpus.name)
-
-
-def task_from_json(saved: Mapping[str, Any]) -> Task:
-    """The task that `Task.to_json` described. Raises RunError for a kind this version does not know."""
-    from headwater.runs.causal_lm import CausalLM
-    from headwater.runs.classification import Classification
-    from headwater.runs.custom import CustomLoss
-    from headwater.runs.masked_lm import MaskedLM
-    from headwater.runs.seq2seq import Seq2Seq
-
-    if "loss" in saved:
-        return CustomLoss.from_json(saved)
-    known: dict[str, Any] = dict.fromkeys(Classification.KINDS, Classification)
-    known |= {made.kind: made for made in (CausalLM, Seq2Seq, MaskedLM)}
-    if saved.get("kind") not in known:
-        kinds = ", ".join(known)
-        raise RunError(f"this run's task is {saved.get('kind')!r}; this version of Headwater knows {kinds}.")
-    task: Task = known[saved["kind"]].from_json(saved)
-    return task
 
 
 # Model types whose position table starts after the padding id: they take fewer tokens than it has rows.
