@@ -78,8 +78,8 @@ def place_gradients(
                 total = losses(model, moved.inputs, moved.targets).sum()
             if not lookups:
                 raise ModelError(
-                    f"{type(model).__name__} looked no word embedding up in its input matrix: it is given inputs_embeds, or "
-                    "encoder and decoder look up matrices of their own (tie_word_embeddings=False)."
+                    f"{type(model).__name__} looked no word embedding up in its input matrix: is it given "
+                    "inputs_embeds, or do encoder and decoder look up matrices of their own (not tied)?"
                 )
             rows = batch.rows.to(device)
             pushed = zip(lookups, _backward(model, total, lookups), strict=True)

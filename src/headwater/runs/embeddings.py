@@ -11,6 +11,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from headwater.files import read_json
 from headwater.models.load import CLASSIFIER, load_config, load_model, tensor_names
 
 STILL = (
@@ -19,7 +20,23 @@ STILL = (
 )
 
 
+_ADAPTED = (
+    "This training changed the weights of a LoRA adapter ({modules}), not the word embeddings: scores of their "
+    "layer speak of the base model's frozen embeddings. They are similarities of gradients; the word embeddings "
+    "did not move."
+)
+
 _NOT_WORDS = ("norm", "Norm", "position", "token_type")
+
+
+def still_note(folder: Path) -> str:
+    """What to say of a run whose word embeddings did not move, and which parameters did."""
+    settings = folder / "adapter_config.json"
+    if not settings.is_file():
+        return STILL
+    modules = read_json(settings).get("target_modules")
+    named = modules if isinstance(modules, str) else ", ".join(sorted(modules or ["LoRA"]))
+    return _ADAPTED.format(modules=named)
 
 
 def embeddings_moved(folders: Sequence[Path], auto: str = CLASSIFIER) -> bool:

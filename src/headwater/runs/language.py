@@ -127,12 +127,21 @@ def next_token_sums(
     Logits are by far the largest tensor of a pass: where the model can, they are made only for places in use.
     """
     ahead = targets[:, 1:]
-    options: dict[str, Any] = {}
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+    if takes(model, "logits_to_keep"):
         places = (ahead != NO_TARGET).any(dim=0).nonzero().squeeze(1)
-        options["logits_to_keep"] = places
-        return summed(model(**inputs, **options).logits, ahead[:, places])
-    return summed(model(**inputs).logits[:, :-1], ahead)
+        return summed(model(**inputs, **without_cache(model), logits_to_keep=places).logits, ahead[:, places])
+    return summed(model(**inputs, **without_cache(model)).logits[:, :-1], ahead)
+
+
+def without_cache(model: PreTrainedModel) -> dict[str, Any]:
+    """Keep no keys and values for tokens to come: they cost memory, and change the last bits of a gradient."""
+    return {"use_cache": False} if takes(model, "use_cache") else {}
+
+
+def takes(model: PreTrainedModel, option: str) -> bool:
+    """Whether a model's forward pass (inside an adapter: the base's) has this option."""
+    base: Any = getattr(model, "get_base_model", None)
+    return option in inspect.signature((base() if base else model).forward).parameters
 
 
 def reduced(sums: Float[Tensor, " n"], counts: Int[Tensor, " n"], reduction: str) -> Float[Tensor, " n"]:

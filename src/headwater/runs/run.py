@@ -19,7 +19,7 @@ from headwater.models.load import load_tokenizer
 from headwater.runs.checkpoint import Checkpoint
 from headwater.runs.corpus import Corpus
 from headwater.runs.custom import CustomLoss, asks_for
-from headwater.runs.embeddings import STILL, embeddings_moved
+from headwater.runs.embeddings import embeddings_moved, still_note
 from headwater.runs.rates import ASK_FOR_WEIGHTS, RateLog, Weights
 from headwater.runs.rebuild import rebuilt_weights
 from headwater.runs.recipe import Recipe
@@ -289,7 +289,7 @@ def _warned(run: Run, notes: Sequence[str]) -> Run:
     if initial.is_dir():
         folders.insert(0, initial)
     moved = len(folders) < 2 or embeddings_moved(folders, run.task.auto)
-    for note in [*notes, *([] if moved else [STILL])]:
+    for note in [*notes, *([] if moved else [still_note(folders[-1])])]:
         run.warnings.append(note)
         warnings.warn(note, HeadwaterWarning, stacklevel=4)
     return run

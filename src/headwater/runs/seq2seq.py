@@ -33,6 +33,7 @@ from headwater.runs.language import (
     refuse_head,
     shown_spans,
     summed,
+    without_cache,
 )
 from headwater.runs.task import NO_TARGET, Encoding, Reply, checked_length
 
@@ -119,7 +120,7 @@ class Seq2Seq:
         targets = batch["targets"]
         inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
         self._check_shift(model, inputs, targets)
-        return summed(model(**inputs).logits, targets)
+        return summed(model(**inputs, **without_cache(model)).logits, targets)
 
     def losses(
         self, model: PreTrainedModel, batch: Mapping[str, Tensor], targets: Int[Tensor, " batch"]

@@ -85,7 +85,7 @@ def retrain(
     arguments = _arguments(options, out, run)
     with guarded(out):
         fit(model, tokenizer, run.task, chosen, targets, arguments, callbacks=[recorder], title=title, show=show)
-    return Run.open(out)
+    return Run.open(out, task=run.task)
 
 
 def _scaled(options: dict[str, Any], before: int, now: int) -> dict[str, Any]:

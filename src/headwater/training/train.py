@@ -62,7 +62,7 @@ def train(
     arguments = training_arguments(settings, out, len(corpus), label_smoothing=getattr(task, "label_smoothing", 0.0))
     with guarded(out):
         fit(model, tokenizer, task, corpus, targets, arguments, callbacks=[recorder], show=show)
-    return Run.open(out)
+    return Run.open(out, task=task)
 
 
 def _check_pairs(corpus: Corpus, task: Task) -> None:
