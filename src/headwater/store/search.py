@@ -130,13 +130,15 @@ def row_vectors(
     """
     postings = segment.postings
     local = rows[(rows >= segment.rows.start) & (rows < segment.rows.stop)] - segment.rows.start
+    wanted = np.zeros(segment.rows.stop - segment.rows.start, dtype=np.bool_)
+    wanted[local] = True
     found: list[NDArray[np.intp]] = []
     token_of: list[NDArray[np.int64]] = []
     for token in tokens if len(local) else ():
         span = postings.span(int(token))
         if span.start == span.stop:
             continue
-        at = np.flatnonzero(np.isin(postings.rows[span], local)) + span.start
+        at = np.flatnonzero(wanted[postings.rows[span]]) + span.start
         kept = keep_mask(postings.ranks[at], special_tokens=special_tokens, max_words=max_words)
         at = at if kept is None else at[kept]
         found.append(at)
