@@ -28,7 +28,8 @@ from headwater.attribution.build import EXAMPLES, plan_index, special_tokens
 from headwater.attribution.members import default_device
 from headwater.errors import StoreError
 from headwater.gradients import Batch, batch_tokens, encoded_batches, token_gradients
-from headwater.runs import Checkpoint, Encoding, Run
+from headwater.runs import Checkpoint, Encoding, Run, text_task
+from headwater.runs.conversation import is_conversation_type
 from headwater.store import Dtype, Manifest, RowRange, StoredCheckpoint
 from headwater.store.postings import Block, encode_block
 
@@ -130,11 +131,19 @@ def estimate_index(
 
 def is_small(run: Run, checkpoints: Sequence[Checkpoint]) -> bool:
     """Say whether an index takes so little that a probe would be a good part of it. Nothing is loaded."""
-    letters = pc.sum(pc.utf8_length(run.corpus.table.column(run.corpus.columns.text))).as_py()
+    letters = _letters(run)
     tokens = min(letters, len(run.corpus) * (run.task.max_length or letters))
     if any((checkpoint.path / "adapter_config.json").exists() for checkpoint in checkpoints):
         return False  # its files say nothing of the size of the model that it adapts
     return bool(tokens * sum(map(_weight_bytes, checkpoints)) / 4 < _SMALL)
+
+
+def _letters(run: Run) -> int:
+    """Count the characters of the texts; of conversations, which are no plain column, the bytes."""
+    columns = run.corpus.columns
+    names = [columns.text, columns.label if text_task(run.task) is not None else None]
+    found = [run.corpus.table.column(name) for name in names if name is not None]
+    return sum(c.nbytes if is_conversation_type(c.type) else pc.sum(pc.utf8_length(c)).as_py() for c in found)
 
 
 def check_fits(estimate: Estimate, folder: Path) -> None:

@@ -22,6 +22,9 @@ def batch_tokens(device: str) -> int:
     return BATCH_TOKENS if torch.device(device).type == "cpu" else 16 * BATCH_TOKENS
 
 
+MOST_LOGITS = 1 << 28
+"""Of a batch of a language model, tokens by vocabulary: 1 GiB in float32, and several of these at a time."""
+
 PADDING_COUNTS = frozenset({"convbert", "fnet", "nystromformer", "perceiver", "reformer", "xlnet", "yoso"})
 """Model types whose answer to a text depends on the padding after it, mask or no mask (tried: tiny models of every
 type that transformers classifies with). XLNet reads the last place, FNet mixes all of them."""
@@ -66,7 +69,10 @@ def encoded_batches(
 
     Where the model's answers depend on padding there is none: a batch then holds rows of one length only.
     """
-    equal = run.checkpoints[-1].config.model_type in PADDING_COUNTS
+    config = run.checkpoints[-1].config
+    equal = config.model_type in PADDING_COUNTS
+    if encodings and encodings[0].targets is not None:  # a language model's
+        tokens = min(tokens, max(MOST_LOGITS // int(getattr(config, "vocab_size", None) or 1), 1))
     for bucket in length_buckets([len(encoding.looked_up) for encoding in encodings], tokens, equal=equal):
         yield Batch(
             torch.tensor(bucket) + first_row,
