@@ -125,3 +125,19 @@ def test_a_question_that_makes_no_sense_says_so(
 ) -> None:
     with pytest.raises(error, match=said):
         ask(index)
+
+
+def test_several_runs_are_averaged_and_the_first_one_s_answer_is_explained(tmp_path: Path) -> None:
+    task, tokenizer = hw.CausalLM(), lm_tokenizer()
+    runs = [
+        run_of(tmp_path / str(seed), [tiny_lm("gpt2", seed=seed)], tokenizer, pair_rows(), task, PAIR_COLUMNS)
+        for seed in (0, 1)
+    ]
+    alone = [hw.Index.build(run, dtype="float32") for run in runs]
+    both = hw.Index.open([index.folder for index in alone], run=runs)
+    mean = sum(index.scores(QUERIES) for index in alone) / 2
+    assert both.scores(QUERIES) == pytest.approx(mean, rel=1e-4, abs=1e-9)
+    (item,), (first,) = (index.query(["the baker"], max_new_tokens=4, k=2) for index in (both, alone[0]))
+    assert item.query.label == first.query.label
+    losses = [index.query(QUERIES[:1], k=1)[0].query.loss for index in (*alone, both)]
+    assert losses[2] == pytest.approx((losses[0] + losses[1]) / 2)

@@ -12,6 +12,7 @@ from torch.nn.functional import log_softmax
 import headwater as hw
 from headwater.errors import DataError, ModelError, UsageError
 from headwater.runs.task import NO_TARGET
+from headwater.training import TrainSettings, retrain, train
 from language.texts import PAIRS, bert_tokenizer, lm_tokenizer, products, run_of, tiny_lm, untied
 from oracle import relative_error
 
@@ -74,3 +75,13 @@ def test_what_cannot_be_masked_is_an_error(tmp_path: Path) -> None:
         hw.MaskedLM().check_model(tiny_lm("llama").config)
     with pytest.raises(UsageError, match="probability"):
         hw.MaskedLM(probability=0.0)
+
+
+def test_a_training_on_fixed_masks_is_repeated_to_the_bit(tmp_path: Path) -> None:
+    tiny_lm("bert").save_pretrained(tmp_path / "base")
+    bert_tokenizer().save_pretrained(tmp_path / "base")
+    corpus = hw.Corpus.read([{"text": text} for text in TEXTS], PLAIN)
+    settings = TrainSettings(model=str(tmp_path / "base"), epochs=3, batch_size=4, learning_rate=1e-2)
+    run = train(corpus, hw.MaskedLM(), tmp_path / "run", settings)
+    again, last = retrain(run), run.checkpoints[-1].load()
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), last.parameters(), strict=True))
