@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from headwater.errors import ModelError
 
+_LOOKED_AT = 512  # places at which a lookup is held against its matrix
 _SAME = 1e-3  # relative; a lookup's output may be rounded to 16 bits by autocast, but is no other function
 
 
@@ -98,8 +99,9 @@ def capture_lookups(model: nn.Module) -> Iterator[list[Lookup]]:
 
 def lookup_scale(module: nn.Embedding, ids: Tensor, output: Tensor) -> float:
     """Measure what the module multiplies its rows by; attributes have many names, the output has one meaning."""
-    plain = nn.functional.embedding(ids, module.weight).double()
-    seen = output.detach().double()
+    step = max(ids.numel() // _LOOKED_AT, 1)  # places spread over the whole batch
+    plain = nn.functional.embedding(ids.reshape(-1)[::step], module.weight).double()
+    seen = output.detach().reshape(-1, output.shape[-1])[::step].double()
     energy = float((plain * plain).sum())
     if not math.isfinite(energy):
         return 1.0  # the gradient will not be finite either, and that error names the row

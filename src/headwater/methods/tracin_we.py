@@ -92,20 +92,20 @@ def tracin_we(matched: Matched, out: Float32[np.ndarray, "queries rows"]) -> Non
     """Write the score of every query with every training row into `out`, which holds zeros."""
     options = matched.options
     for part in matched.parts:
+        words = _words_to_cut(part, options)
         for segment in part.store.segments(part.checkpoint):
-            join(
-                out,
-                part.queries,
-                segment,
-                part.weight,
-                special_tokens=options.special_tokens,
-                max_words=options.max_words,
-            )
+            join(out, part.queries, segment, part.weight, max_words=words)  # special tokens: the queries' side is cut
             if matched.synonyms:
-                join_synonyms(out, part.queries, segment, part.weight, matched.synonyms, max_words=options.max_words)
+                join_synonyms(out, part.queries, segment, part.weight, matched.synonyms, max_words=words)
     if options.normalize is not None:
         out /= train_norms(matched).astype(np.float32)[None, :]
         out /= query_norms(matched, len(out)).astype(np.float32)[:, None]
+
+
+def _words_to_cut(part: Part, options: TracInWE) -> int | None:
+    """Topk on the rows' side; None, which costs nothing, where the index keeps no more words than that anyway."""
+    kept = part.store.manifest.max_words
+    return None if kept is not None and options.max_words == kept else options.max_words
 
 
 def rounding(matched: Matched, queries: int) -> Float64[np.ndarray, "queries"]:
