@@ -349,6 +349,7 @@ class Index:
             "run": {
                 "name": self.run.folder.resolve().name,
                 "rows": len(self),
+                "task": self.run.task.kind,
                 "labels": list(self.run.label2id),
                 "checkpoints": [
                     {"name": checkpoint.name, "step": checkpoint.step, "weight": checkpoint.weight}
