@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 import builders
 import headwater as hw
 from attribution.conftest import make_run
+from headwater.attribution.explain import both_sides, ends
 from headwater.errors import StoreError, UsageError
 
 QUERIES = ["a fine film with a lot of heart", "the worst hour of my life", "the heron hates the rain"]
@@ -47,6 +50,21 @@ def test_a_percentile_is_the_share_of_rows_that_do_not_score_higher(index: hw.In
         for influence in (*answer.proponents, *answer.opponents):
             own = scores[number, influence.example.row]
             assert influence.percentile == pytest.approx(100 * float((scores[number] <= own).mean()))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    st.lists(st.tuples(st.integers(-6, 6), st.integers(-3, 3), st.booleans()), min_size=1, max_size=40),
+    st.integers(1, 6),
+)
+def test_no_row_that_float64_would_list_is_lost_to_rounding(rows: list[tuple[int, int, bool]], k: int) -> None:
+    exact = np.array([float(score) for score, _, _ in rows])
+    rounded = np.array([score + error / 4 if score else 0 for score, error, _ in rows], dtype=np.float32)
+    allowed = np.array([passes for _, _, passes in rows])
+    near = ends(rounded, allowed, k, margin=0.75)
+    everything = np.flatnonzero(allowed)
+    assert both_sides(near, exact[near], k) == both_sides(everything, exact[everything], k)
+    assert set(near) <= set(everything)
 
 
 def test_hubs_are_counted_over_all_lists_of_the_answer(index: hw.Index) -> None:
@@ -198,6 +216,7 @@ def test_a_run_that_moved_takes_its_index_along_and_is_missed_elsewhere(fresh_ru
     run.folder.rename(tmp_path / "moved")
     with pytest.raises(StoreError, match=rf"its run has moved from {run.folder}.*Index.open\(path, run="):
         hw.Index.open(outside.folder)
+    np.testing.assert_array_equal(hw.Index.open(tmp_path / "moved" / "index").scores(QUERIES, LABELS), expected)
     again = hw.Run.create(
         tmp_path / "anew", corpus=run.corpus, task=run.task,
         checkpoints=[(tmp_path / "moved" / c.path.name, c.weight) for c in run.checkpoints],

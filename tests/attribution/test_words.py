@@ -15,6 +15,7 @@ import builders
 import headwater as hw
 from attribution.conftest import make_run
 from headwater.attribution.attributions import WordPair
+from headwater.attribution.build import special_tokens
 from headwater.attribution.words import Words, split_words
 from headwater.models.textcnn import TextCNN, TextCNNConfig
 from headwater.runs import Example
@@ -235,6 +236,17 @@ def test_names_of_pieces_are_readable_and_spans_begin_after_the_space(tokens: st
         for pair in influence.words:
             for span in pair.train_spans:
                 assert rows[row][span.start : span.end] == rows[row][span.start : span.end].strip() != ""
+
+
+def test_an_unknown_word_is_a_word_unless_its_token_has_other_duties(tmp_path: Path) -> None:
+    special = {}
+    for kind, model in (("wordpiece", "bert"), ("byte-level", "gpt2")):
+        tokenizer = _tokenizer(kind)
+        run = make_run(
+            tmp_path / kind, [builders.tiny_model(model, tokenizer)], tokenizer, builders.rows(4), weights=(1.0,)
+        )
+        special[kind] = {tokenizer.convert_ids_to_tokens(token) for token in special_tokens(run)}
+    assert special == {"wordpiece": {"[PAD]", "[CLS]", "[SEP]", "[MASK]"}, "byte-level": {"<|endoftext|>"}}
 
 
 def test_a_text_of_one_script_meets_itself(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
