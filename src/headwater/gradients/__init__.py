@@ -1,6 +1,6 @@
 """What each example pushed: gradients of its loss at the word-embedding lookups, captured without a backward each."""
 
-from headwater.gradients.batches import BATCH_TOKENS, Batch, batch_tokens, encoded_batches, length_buckets
+from headwater.gradients.batches import BATCH_TOKENS, Batch, batch_tokens, encoded_batches
 from headwater.gradients.lookups import Lookup, capture_lookups, input_embeddings
 from headwater.gradients.tokens import (
     PlaceGradients,
@@ -9,6 +9,7 @@ from headwater.gradients.tokens import (
     place_gradients,
     token_gradients,
 )
+from headwater.models.buckets import length_buckets
 
 __all__ = [
     "BATCH_TOKENS",

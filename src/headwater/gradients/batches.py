@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from headwater.models.buckets import PADDING_COUNTS, length_buckets
+
 if TYPE_CHECKING:  # the store needs gradients, but none of the libraries that runs do
     from headwater.runs import Encoding, Run
 
@@ -25,10 +27,6 @@ def batch_tokens(device: str) -> int:
 MOST_LOGITS = 1 << 28
 """Of a batch of a language model, tokens by vocabulary: 1 GiB in float32, and several of these at a time."""
 
-PADDING_COUNTS = frozenset({"convbert", "fnet", "nystromformer", "perceiver", "reformer", "xlnet", "yoso"})
-"""Model types whose answer to a text depends on the padding after it, mask or no mask (tried: tiny models of every
-type that transformers classifies with). XLNet reads the last place, FNet mixes all of them."""
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -42,24 +40,6 @@ class Batch:
         """Move the model's inputs and targets; `rows` stay on the CPU."""
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
         return Batch(self.rows, inputs, self.targets.to(device))
-
-
-def length_buckets(lengths: Sequence[int], batch_tokens: int, *, equal: bool = False) -> list[list[int]]:
-    """Split positions 0..len(lengths)-1 into batches of at most `batch_tokens` padded tokens (one row at least).
-
-    Rows are taken in order of length, equal lengths in their own order, so that the same lengths always give the
-    same batches: bytes that must be equal depend on it. `equal` puts only rows of one length together.
-    """
-    order = sorted(range(len(lengths)), key=lambda position: (-lengths[position], position))
-    buckets: list[list[int]] = []
-    longest = 0
-    for position in order:
-        length = max(lengths[position], 1)
-        if not buckets or longest * (len(buckets[-1]) + 1) > batch_tokens or (equal and length != longest):
-            buckets.append([])
-            longest = length
-        buckets[-1].append(position)
-    return buckets
 
 
 def encoded_batches(

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from headwater.errors import ModelError
+from headwater.gradients.frozen import frozen
 
 _LOOKED_AT = 512  # places at which a lookup is held against its matrix
 _SAME = 1e-3  # relative; a lookup's output may be rounded to 16 bits by autocast, but is no other function
@@ -80,21 +81,13 @@ def capture_lookups(model: nn.Module) -> Iterator[list[Lookup]]:
         lookups.append(Lookup(module, inputs[0], leaf, scales[module]))
         return leaf
 
-    trained = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     handles = [module.register_forward_hook(replace) for module in modules]
     try:
-        model.eval()
-        for parameter, _ in wanted:
-            parameter.requires_grad_(False)
-        yield lookups
+        with frozen(model):
+            yield lookups
     finally:
         for handle in handles:
             handle.remove()
-        for parameter, was in wanted:
-            parameter.requires_grad_(was)
-        for module, was in trained:
-            module.training = was
 
 
 def lookup_scale(module: nn.Embedding, ids: Tensor, output: Tensor) -> float:

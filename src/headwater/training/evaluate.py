@@ -11,10 +11,10 @@ from jaxtyping import Float32, Int64
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from headwater.errors import UsageError
+from headwater.models.buckets import length_buckets
 from headwater.progress import progress_bar
 from headwater.runs.corpus import Corpus
 from headwater.runs.task import Task, text_task
-from headwater.training.predict import batches_by_length
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def evaluate(
     model.eval()  # type: ignore[no-untyped-call]
     try:
         with progress_bar(title, len(corpus), show=show) as advance:
-            for rows in batches_by_length([len(encoding.looked_up) for encoding in encodings], batch_tokens):
+            for rows in length_buckets([len(encoding.looked_up) for encoding in encodings], batch_tokens):
                 batch = task.collate([encodings[row] for row in rows], tokenizer)
                 found, counts = language.token_sums(model, {name: t.to(model.device) for name, t in batch.items()})
                 sums[rows], tokens[rows] = found.cpu().numpy(), counts.cpu().numpy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +11,7 @@ from jaxtyping import Float32, Int64
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from headwater.errors import DataError, UsageError
+from headwater.models.buckets import PADDING_COUNTS, length_buckets
 from headwater.progress import progress_bar
 from headwater.runs.corpus import Corpus
 from headwater.runs.task import Task, corpus_targets, text_task
@@ -111,7 +111,9 @@ def predict(
     model.eval()  # type: ignore[no-untyped-call]
     try:
         with progress_bar(title, len(corpus), show=show) as advance:
-            for rows in batches_by_length([len(encoding.input_ids) for encoding in encodings], batch_tokens):
+            lengths = [len(encoding.input_ids) for encoding in encodings]
+            equal = model.config.model_type in PADDING_COUNTS
+            for rows in length_buckets(lengths, batch_tokens, equal=equal):
                 batch = task.collate([encodings[row] for row in rows], tokenizer)
                 batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
                 logits[rows] = task.predict(model, batch).cpu().numpy()
@@ -120,15 +122,3 @@ def predict(
         model.train(was_training)
     names = {int(number): str(name) for number, name in (model.config.id2label or {}).items()}
     return Predictions(logits, tuple(names[number] for number in range(len(names))), targets)
-
-
-def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Split rows, longest first, into batches of at most `batch_tokens` padded tokens (one row at least)."""
-    batches: list[list[int]] = []
-    longest = 0
-    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        if not batches or longest * (len(batches[-1]) + 1) > batch_tokens:
-            batches.append([])
-            longest = lengths[row]
-        batches[-1].append(row)
-    return batches

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from headwater.errors import ModelError, UsageError
 from headwater.gradients.batches import Batch
+from headwater.gradients.frozen import frozen
 from headwater.gradients.layers.factors import Layer, LayerFactors, Outer, Part, Plain, Rows
 from headwater.gradients.layers.kinds import EMBEDDING, Kind, kind_of
 from headwater.gradients.layers.kinds.kind import full
@@ -249,21 +250,13 @@ def capture_layers(model: nn.Module, layers: Sequence[Layer]) -> Iterator[Captur
     is given twice.
     """
     capture = Capture(model, layers)
-    trained = [(module, module.training) for module in model.modules()]
-    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     handles = [module.register_forward_hook(capture.hook, with_kwargs=True) for module in capture._modules]
     try:
-        model.eval()
-        for parameter, _ in wanted:
-            parameter.requires_grad_(False)
-        yield capture
+        with frozen(model):
+            yield capture
     finally:
         for handle in handles:
             handle.remove()
-        for parameter, was in wanted:
-            parameter.requires_grad_(was)
-        for module, was in trained:
-            module.training = was
 
 
 def _find(model: nn.Module, name: str) -> tuple[nn.Module, Kind]:
