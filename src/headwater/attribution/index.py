@@ -26,7 +26,7 @@ from headwater.gradients import input_embeddings
 from headwater.methods import Contributions, Method, Part, get_method
 from headwater.progress import progress_bar
 from headwater.runs import Corpus, Run, text_task
-from headwater.store import Dtype, StoredCheckpoint
+from headwater.store import Dtype, StoredCheckpoint, threads_for
 
 _QUERY_BLOCK = 128  # queries whose gradients are held in memory at a time
 
@@ -273,7 +273,8 @@ class Index:
 
     def _score(self, question: _Question) -> Float32[np.ndarray, "queries rows"]:
         scores = np.zeros((len(question.queries), len(self)), dtype=np.float32)
-        question.method.score(question.matched, scores)
+        with threads_for(len(scores)):
+            question.method.score(question.matched, scores)
         return scores
 
     def _explain(

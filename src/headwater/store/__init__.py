@@ -3,7 +3,7 @@
 from headwater.store.build import build_store, built_with
 from headwater.store.manifest import RANGE_ROWS, Manifest, RowRange, StoredCheckpoint
 from headwater.store.postings import Dtype, Postings, postings_in_memory
-from headwater.store.search import join, restrict, row_vectors
+from headwater.store.search import join, restrict, row_vectors, threads_for
 from headwater.store.store import Segment, Store, keep_mask
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "postings_in_memory",
     "restrict",
     "row_vectors",
+    "threads_for",
 ]
