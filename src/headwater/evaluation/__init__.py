@@ -1,0 +1,1 @@
+"""Grading methods by retraining: the same retrains and the same queries for every method."""
