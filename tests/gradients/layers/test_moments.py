@@ -90,9 +90,9 @@ def test_divided_gradients_are_dense_ones_over_root_moments(kind: str, tokenizer
         name: torch.rand(p.shape, generator=generator, dtype=p.dtype) + 0.01 for name, p in model.named_parameters()
     }
     by = denominators(layers, moments, epsilon=1e-3)
-    (exact,) = layer_gradients(model, [batch], losses, layers, denominators=by)
+    (exact,) = layer_gradients(model, [batch], losses, layers, updates=by)
     projector = Projector(dim=4)
-    (projected,) = layer_gradients(model, [batch], losses, layers, projector, denominators=by)
+    (projected,) = layer_gradients(model, [batch], losses, layers, projector, updates=by)
     dense = one_by_one(model, batch, losses)
     for layer in layers:
         truth = torch.cat([(dense[n] / (moments[n].sqrt() + 1e-3)).flatten(1) for n in layer.parameters], dim=1)
@@ -137,7 +137,7 @@ def test_errors_say_what_is_wrong(tokenizer: PreTrainedTokenizerFast, tmp_path) 
         second_moments(tmp_path, names)
     layers = select_layers(model, "last").layers
     with pytest.raises(UsageError, match="classifier has no denominators"):
-        list(layer_gradients(model, [batch_of(tokenizer)], losses_of("bert"), layers, denominators={}))
+        list(layer_gradients(model, [batch_of(tokenizer)], losses_of("bert"), layers, updates={}))
     with pytest.raises(RunError, match="keeps no second moment of it"):
         denominators(layers, {"classifier.weight": torch.ones(2, 16)})
     with pytest.raises(RunError, match=r"have shape \(3, 16\), the layer \(2, 16\)"):

@@ -95,6 +95,24 @@ def test_a_model_of_few_blocks_has_no_quarters(kind: str, blocks: int, tokenizer
         select_layers(make_model(kind, tokenizer), "quarter:1")
 
 
+def test_adapters_are_what_lora_trained(tokenizer: PreTrainedTokenizerFast) -> None:
+    """As the optimizer was given it; an adapter that is not active does not run and is none of it."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    base = make_model("bert", tokenizer, double=False)
+    settings = peft.LoraConfig(r=2, target_modules=["query", "word_embeddings"], task_type="SEQ_CLS")
+    model = peft.get_peft_model(base, settings)
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    model.add_adapter("other", settings)
+    selection = select_layers(model, "adapters")
+    held = {name for layer in selection.layers for name in layer.parameters}
+    assert len(selection.layers) == 5 and held < trainable
+    assert {name.split(".")[-2] for name in trainable - held} == {"lora_embedding_A", "lora_embedding_B"}
+    assert {row.name.split(".")[-1] for row in selection.left_out} == {"lora_embedding_A", "lora_embedding_B"}
+    assert len(select_layers(model, "adapters,!*modules_to_save*").layers) == 4
+    with pytest.raises(ModelError, match=r"BertForSequenceClassification has no adapters .* not trained with LoRA"):
+        select_layers(make_model("bert", tokenizer), "adapters")
+
+
 def test_the_side_of_tied_weights_that_was_not_chosen_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:
     model = make_model("llama-lm", tokenizer)
     for pattern, tied in (("lm_head", "input"), ("model.embed_tokens", "output"), ("word-embeddings", "output")):

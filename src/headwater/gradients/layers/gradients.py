@@ -11,11 +11,15 @@ from torch import Tensor, nn
 
 from headwater.errors import UsageError
 from headwater.gradients.batches import Batch
-from headwater.gradients.layers.capture import capture_layers
-from headwater.gradients.layers.factors import Layer, LayerFactors, Outer
-from headwater.gradients.layers.moments import Denominators, divide
+from headwater.gradients.layers.adam import AdamStep
+from headwater.gradients.layers.capture import Capture, capture_layers
+from headwater.gradients.layers.factors import Layer, LayerFactors
+from headwater.gradients.layers.moments import Denominators
 from headwater.gradients.layers.projection import Projection, Projector, project
 from headwater.gradients.tokens import Losses
+
+Update = Denominators | AdamStep
+"""What becomes of a gradient before it is projected: it is divided by sqrt(v), or it becomes Adam's next step."""
 
 
 @dataclass(frozen=True)
@@ -35,49 +39,54 @@ def layer_gradients(
     projector: Projector | None = None,
     *,
     precision: str = "float32",
-    denominators: Mapping[str, Denominators] | None = None,
+    updates: Mapping[str, Update] | None = None,
 ) -> Iterator[LayerGradients]:
     """Yield the gradients of each batch: one forward pass and one backward pass of activations.
 
-    Without `projector` they are exact, and large. `denominators` (see `moments`) divides them by an optimizer's second
-    moments before projecting, at the price of forming them dense, layer by layer, some examples at a time. A layer's
-    factors are projected as soon as the backward pass reaches it, so that no two layers' are in memory for long.
-    Raises what `Capture.stream` raises.
+    Without `projector` they are exact, and large. `updates` (of `denominators` or `adam_steps`, by layer) changes them
+    before they are projected, at the price of forming them dense, layer by layer, some examples at a time. A layer's
+    factors are projected as soon as the backward pass reaches it, so that no two layers' are in memory for long; Adam's
+    step alone waits for all calls of all layers, whose factors a batch then holds at once. Raises what `Capture.stream`
+    raises, and UsageError where a layer has no update.
     """
-    projections: dict[str, Projection] = projector.of(layers) if projector else {}
     device = next(model.parameters()).device
-    projections = {name: found.to(torch.empty(0, device=device)) for name, found in projections.items()}
-    by = None if denominators is None else _moved(layers, denominators, device)
+    made = projector.of(layers) if projector else {}
+    projections = {name: found.to(torch.empty(0, device=device)) for name, found in made.items()}
+    by = None if updates is None else _moved(layers, updates, device)
     with capture_layers(model, layers) as capture:
         for batch in batches:
-            found: dict[str, Tensor] = {}
-
-            def take(factors: LayerFactors, found: dict[str, Tensor] = found) -> None:
-                name = factors.layer.name
-                projection = projections.get(name)
-                row = project(factors, projection) if by is None else _divided(factors, by[name], projection)
-                found[name] = found[name] + row if name in found else row
-
-            capture.stream(batch, losses, take, precision=precision)
-            yield LayerGradients(
-                batch.rows, {layer.name: _on_cpu(found, layer, projections, len(batch.rows)) for layer in layers}
-            )
+            yield LayerGradients(batch.rows, _of_batch(capture, batch, losses, projections, precision, by))
 
 
-def _moved(
-    layers: Sequence[Layer], denominators: Mapping[str, Denominators], device: torch.device
-) -> dict[str, Denominators]:
-    missing = [layer.name for layer in layers if layer.name not in denominators]
+def _of_batch(
+    capture: Capture,
+    batch: Batch,
+    losses: Losses,
+    projections: Mapping[str, Projection],
+    precision: str,
+    updates: Mapping[str, Update] | None,
+) -> dict[str, Float32[Tensor, "n k"]]:
+    found: dict[str, Tensor] = {}
+
+    def take(factors: LayerFactors) -> None:
+        name = factors.layer.name
+        pieces = (factors,) if updates is None else updates[name].pieces(factors)
+        row = torch.cat([project(piece, projections.get(name)) for piece in pieces])
+        found[name] = found[name] + row if name in found else row
+
+    if updates is not None and any(isinstance(update, AdamStep) for update in updates.values()):
+        for factors in capture.factors(batch, losses, precision=precision).values():
+            take(factors)
+    else:
+        capture.stream(batch, losses, take, precision=precision)
+    return {layer.name: _on_cpu(found, layer, projections, len(batch.rows)) for layer in capture.layers}
+
+
+def _moved(layers: Sequence[Layer], updates: Mapping[str, Update], device: torch.device) -> dict[str, Update]:
+    missing = [layer.name for layer in layers if layer.name not in updates]
     if missing:
-        raise UsageError(f"{missing[0]} has no denominators: make them of the same layers.")
-    return {layer.name: Denominators(denominators[layer.name].values.to(device)) for layer in layers}
-
-
-def _divided(factors: LayerFactors, denominators: Denominators, projection: Projection | None) -> Tensor:
-    """Only linear layers become dense, and are cut in pieces."""
-    dense = any(isinstance(part, Outer) for part in factors.parts)
-    pieces = factors.chunks() if dense else iter([factors])
-    return torch.cat([project(divide(piece, denominators), projection) for piece in pieces])
+        raise UsageError(f"{missing[0]} has no denominators or steps: make them of the same layers.")
+    return {layer.name: updates[layer.name].to(device) for layer in layers}
 
 
 def _on_cpu(found: dict[str, Tensor], layer: Layer, projections: Mapping[str, Projection], n: int) -> Tensor:

@@ -4,6 +4,7 @@
     last                     the last linear layer or convolution, in module order
     second-to-last           the one before
     quarter:1 .. quarter:4   of depth, over transformer blocks (an encoder's before a decoder's)
+    adapters                 what LoRA trained (peft): lora_A, lora_B, and the layers trained whole beside them
     all                      every layer that can be captured
     bert.*.query             a glob; a block's name means all in it
 
@@ -23,9 +24,9 @@ from torch import nn
 
 from headwater.errors import ModelError, UsageError
 from headwater.gradients.layers.factors import Layer
-from headwater.gradients.layers.table import LayerRow, Tied, layer_table, layers_of
+from headwater.gradients.layers.table import LayerRow, Tied, active_adapters, layer_table, layers_of
 
-_NAMES = "word-embeddings, last, second-to-last, quarter:1 .. quarter:4, all, or a glob on module names"
+_NAMES = "word-embeddings, last, second-to-last, quarter:1 .. quarter:4, adapters, all, or a glob on module names"
 _SHOWN = 12  # names in a message
 
 
@@ -84,6 +85,8 @@ def _match(model: nn.Module, pattern: str, layers: Sequence[Layer], rows: Sequen
         return _from_the_end(model, layers, rows, 1 if pattern == "last" else 2)
     if pattern.startswith("quarter:"):
         return _quarter(model, pattern, layers, rows)
+    if pattern == "adapters":
+        return _adapters(model, layers, rows)
     return _glob(model, pattern, layers, rows)
 
 
@@ -143,8 +146,27 @@ def _quarter(model: nn.Module, pattern: str, layers: Sequence[Layer], rows: Sequ
             f"{type(model).__name__} has {len(blocks)} block(s) of its own (some share their weights): too few for "
             f"quarters. {_there_are(rows)}"
         )
+    return _within(inside, layers, rows)
+
+
+def _adapters(model: nn.Module, layers: Sequence[Layer], rows: Sequence[LayerRow]) -> set[str]:
+    found = _within(active_adapters(model), layers, rows)
+    if not found:
+        raise ModelError(
+            f"{type(model).__name__} has no adapters (lora_A, lora_B, modules_to_save): it was not trained with LoRA, "
+            f"or they were merged into its weights. {_there_are(rows)}"
+        )
+    refused = {row.name: row.refusal for row in rows if row.refusal}
+    if found <= refused.keys():
+        name = min(found)
+        raise UsageError(f"{name} cannot be captured: {refused[name]}. {_there_are(rows)}")
+    return found
+
+
+def _within(places: Sequence[str], layers: Sequence[Layer], rows: Sequence[LayerRow]) -> set[str]:
+    """Names of the modules that are these places, or in them."""
     named = {name for layer in layers for name in layer.modules} | {row.name for row in rows}
-    return {name for name in named if any(name.startswith(f"{block}.") for block in inside)}
+    return {name for name in named if any(name == place or name.startswith(f"{place}.") for place in places)}
 
 
 def _glob(model: nn.Module, pattern: str, layers: Sequence[Layer], rows: Sequence[LayerRow]) -> set[str]:

@@ -9,7 +9,7 @@ with it (the head, the output side). What is meant is a choice of its own:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -160,20 +160,44 @@ def _owners(model: nn.Module) -> Iterator[tuple[str, Any, Kind | None, str]]:
             yield name, module, kind, kind.refusal(module)
 
 
+def active_adapters(model: nn.Module) -> list[str]:
+    """Return the names of modules that peft runs beside frozen layers, or in their place.
+
+    The adapters of lookups are bare parameters: of these it is the dict that holds them.
+    """
+    found = []
+    for name, _, active, adapters in _adapted(model):
+        for kind, entries in adapters.items():
+            if isinstance(entries, nn.ModuleDict):
+                found += [f"{name}.{kind}.{key}" for key in entries if key in active]
+            elif any(key in active for key in entries):
+                found.append(f"{name}.{kind}")
+    return found
+
+
 def _idle_adapters(model: nn.Module) -> set[int]:
     """What peft keeps beside what runs: adapters that are not active, and the original of a layer trained whole."""
     idle: set[int] = set()
-    for module in model.modules():
-        active = getattr(module, "active_adapters", None)
-        if not isinstance(active, list | tuple):
-            continue
-        adapters = [child for child in module.children() if isinstance(child, nn.ModuleDict)]
-        aside = [entry for child in adapters for key, entry in child.items() if key not in active]
+    for _, module, active, adapters in _adapted(model):
+        lists = [entries for entries in adapters.values() if isinstance(entries, nn.ModuleDict)]
+        aside = [entry for entries in lists for key, entry in entries.items() if key not in active]
         original, copies = getattr(module, "original_module", None), getattr(module, "modules_to_save", {})
         if isinstance(original, nn.Module) and any(key in copies for key in active):
             aside.append(original)
         idle |= {id(inner) for entry in aside for inner in entry.modules()}
     return idle
+
+
+def _adapted(
+    model: nn.Module,
+) -> Iterator[tuple[str, nn.Module, Sequence[str], dict[str, nn.ModuleDict | nn.ParameterDict]]]:
+    """Modules that peft put adapters into: name, module, names of the active ones, and all by kind, then name."""
+    for name, module in model.named_modules():
+        active = getattr(module, "active_adapters", None)
+        if isinstance(active, list | tuple):
+            children = module.named_children()
+            kept = {kind: child for kind, child in children if isinstance(child, nn.ModuleDict | nn.ParameterDict)}
+            yield name, module, active, kept
 
 
 def _behind_attention(model: nn.Module) -> set[int]:
