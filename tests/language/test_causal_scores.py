@@ -124,7 +124,7 @@ def test_neither_the_tokenizer_s_padding_side_nor_batch_mates_change_a_score(
     )
     scores = hw.Index.build(right, dtype="float32").scores(QUERIES)
     np.testing.assert_array_equal(scores, hw.Index.build(left, dtype="float32").scores(QUERIES))
-    monkeypatch.setattr("headwater.attribution.build.batch_tokens", lambda device: 1)
+    monkeypatch.setattr("headwater.attribution.passes.batch_tokens", lambda device: 1)
     alone = hw.Index.build(right, tmp_path / "alone", dtype="float32").scores(QUERIES[::-1])[::-1]
     assert np.abs(scores - alone).max() < 1e-5 * np.abs(scores).max()
 

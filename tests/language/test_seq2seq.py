@@ -58,7 +58,7 @@ def test_scores_equal_dense_autograd_on_the_input_side(kind: str, tied: bool, re
 def test_batch_mates_do_not_change_a_score(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of(tmp_path, [tiny_lm(kind)], bert_tokenizer(), pair_rows(), hw.Seq2Seq(), PAIR_COLUMNS)
     together = hw.Index.build(run, dtype="float32").scores(QUERIES)
-    monkeypatch.setattr("headwater.attribution.build.batch_tokens", lambda device: 1)
+    monkeypatch.setattr("headwater.attribution.passes.batch_tokens", lambda device: 1)
     alone = hw.Index.build(run, tmp_path / "alone", dtype="float32").scores(QUERIES[::-1])[::-1]
     assert np.abs(together - alone).max() < 1e-5 * np.abs(together).max()
 

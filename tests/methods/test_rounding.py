@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headwater.gradients import PlaceGradients, TokenGradients
-from headwater.methods import Part, get_method
+from headwater.methods import TokenPart, TracInWE
+from headwater.methods.tracin_we import match
 from headwater.store import Store, build_store, postings_in_memory
 from store.conftest import SPECIAL, plan, random_gradients
 
@@ -40,19 +41,18 @@ def test_no_score_is_further_from_float64_than_the_bound_says(
     tmp_path_factory: pytest.TempPathFactory,
     seed: int, scale: float, weight: float, normalize: str | None, synonyms: bool, most: int | None,
 ) -> None:  # fmt: skip
-    method = get_method("tracin-we")
     store = _store(tmp_path_factory.mktemp("s") / "i", seed, scale)
     asked = random_gradients(seed + 1, QUERIES, width=WIDTH, scale=scale)
     places = PlaceGradients(asked.rows, torch.arange(len(asked.rows)), asked.tokens, asked.gradients)
     parts = [
-        Part(store, checkpoint, weight * checkpoint.weight, postings_in_memory(asked, special=SPECIAL), places)
+        TokenPart(store, checkpoint, weight * checkpoint.weight, postings_in_memory(asked, special=SPECIAL), places)
         for checkpoint in store.manifest.checkpoints
     ]
-    options = method.make_options(max_words=most, normalize=normalize, synonyms=synonyms, synonym_threshold=0.1)
-    matched = method.prepare(parts, options, torch.randn(12, 4, generator=torch.Generator().manual_seed(seed)))
+    options = TracInWE(max_words=most, normalize=normalize, synonyms=synonyms, synonym_threshold=0.1)
+    matched = match(parts, QUERIES, options, torch.randn(12, 4, generator=torch.Generator().manual_seed(seed)))
     scores = np.zeros((QUERIES, ROWS), dtype=np.float32)
-    method.score(matched, scores)
-    bound = method.rounding(matched, QUERIES)
+    matched.score(scores)
+    bound = matched.rounding()
     for query in range(QUERIES):
-        exact = method.explain(matched, query, np.arange(ROWS), QUERIES).scores(np.arange(ROWS))
+        exact = matched.explain(query, np.arange(ROWS)).scores(np.arange(ROWS))
         assert np.abs(scores[query] - exact).max() <= bound[query]

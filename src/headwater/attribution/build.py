@@ -1,19 +1,20 @@
-"""Building an index of a run: one forward and one activation-backward pass a batch and checkpoint."""
+"""Building the token gradients of a run: one forward and one activation-backward pass a batch and checkpoint."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from headwater.attribution.queries import Models
+from headwater.attribution.passes import Passes
 from headwater.errors import HeadwaterError, HeadwaterWarning, RunError, StoreError
 from headwater.files import read_json, write_json
-from headwater.gradients import Batch, TokenGradients, batch_tokens, encoded_batches, token_gradients
+from headwater.gradients import TokenGradients, token_gradients
 from headwater.models.load import tokenizer_fingerprint
 from headwater.progress import progress_bar
 from headwater.runs import Checkpoint, Corpus, Run
@@ -25,7 +26,7 @@ SOURCE = "source.json"
 """Where the run lies. It is no part of the index's bytes: moving the run changes nothing else."""
 
 
-def build_index(
+def build_tokens(
     run: Run,
     folder: Path,
     *,
@@ -35,58 +36,83 @@ def build_index(
     device: str,
     show: bool | None,
 ) -> None:
-    """Write what is missing of the index of `run` into `folder` (see `Index.build`)."""
-    plan = plan_index(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words, device=device)
-    total = len(run.corpus) * len(checkpoints)
-    examples = {EXAMPLES: partial(_save_examples, run.corpus)}
-    with progress_bar("index", total, show=show) as advance:
-        passes = _Passes(run, checkpoints, device, advance)
-        build_store(folder, plan, passes.gradients_of, others=examples, kept=advance)
+    """Write what is missing of the token gradients of `run` into `folder` (see `Index.build`)."""
+    plan = plan_tokens(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words, device=device)
+    passes = Passes(run, checkpoints, device)
+    with progress_bar("index", len(run.corpus) * len(checkpoints), show=show) as advance:
+
+        def gradients_of(checkpoint: StoredCheckpoint, rows: RowRange) -> Iterator[TokenGradients]:
+            for gradients in token_gradients(passes.model(checkpoint), passes.batches(rows), run.task.losses):
+                yield gradients
+                advance(int(torch.unique_consecutive(gradients.rows).numel()))
+
+        build_store(folder, plan, gradients_of, others={EXAMPLES: partial(save_examples, run.corpus)}, kept=advance)
+    write_source(run, folder)
+    warn_of_cuts(passes)
+
+
+def write_source(run: Run, folder: Path) -> None:
+    """Write down where the run of an index lies."""
     write_json(folder / SOURCE, {"run": os.path.relpath(run.folder.resolve(), folder.resolve())})
+
+
+def warn_of_cuts(passes: Passes) -> None:
+    """Say how many rows were cut at the task's limit."""
     if passes.truncated:
         warnings.warn(
-            f"{passes.truncated:,} rows are longer than {run.task.max_length} tokens and were cut, as in training.",
+            f"{passes.truncated:,} rows are longer than {passes.run.task.max_length} tokens and were cut, as in "
+            "training.",
             HeadwaterWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def plan_index(
+def plan_tokens(
     run: Run, *, checkpoints: Sequence[Checkpoint], dtype: Dtype, max_words: int | None, device: str = "cpu"
 ) -> Manifest:
     """Say what an index of this run will hold; nothing is computed. Raises RunError when all weights are zero."""
+    check_weights(run, checkpoints)
+    if dtype not in ("float16", "float32"):
+        raise StoreError(f"dtype must be float16 or float32; it is {dtype!r}.")
+    if max_words is not None and not 1 <= max_words <= 254:
+        raise StoreError(f"max_words must be 1 to 254, or None for all words; it is {max_words}.")
+    return Manifest(
+        method="tracin-we",
+        dtype=dtype,
+        max_words=max_words,
+        special_tokens=special_tokens(run),
+        **of_run(run, checkpoints, device),
+    )
+
+
+def check_weights(run: Run, checkpoints: Sequence[Checkpoint]) -> None:
+    """Raise RunError when all weights are zero."""
     if not any(checkpoint.weight for checkpoint in checkpoints):
         raise RunError(
             f"{run.folder}: the weights of all chosen checkpoints are 0, so every score would be 0. "
             "Give weights with hw.Run.create(folder, checkpoints=[(path, weight), ...])."
         )
-    if dtype not in ("float16", "float32"):
-        raise StoreError(f"dtype must be float16 or float32; it is {dtype!r}.")
-    if max_words is not None and not 1 <= max_words <= 254:
-        raise StoreError(f"max_words must be 1 to 254, or None for all words; it is {max_words}.")
+
+
+def of_run(run: Run, checkpoints: Sequence[Checkpoint], device: str) -> dict[str, Any]:
+    """Say what every manifest says of the run: model, tokenizer, task, ranges of rows, checkpoints, what built it."""
     corpus = run.corpus
     starts = range(0, len(corpus), RANGE_ROWS)
     ranges = [(start, min(start + RANGE_ROWS, len(corpus))) for start in starts]
-    return Manifest(
-        method="tracin-we",
-        model=str((checkpoints[-1].config.architectures or ["?"])[0]),
-        tokenizer=tokenizer_fingerprint(run.tokenizer),
-        task=run.task.to_json(),
-        dtype=dtype,
-        max_words=max_words,
-        special_tokens=special_tokens(run),
-        ranges=tuple(RowRange(start, stop, corpus.range_digest(start, stop)) for start, stop in ranges),
-        checkpoints=tuple(
-            StoredCheckpoint(
-                checkpoint.name,
-                checkpoint.fingerprint,
-                checkpoint.weight,
-                checkpoint.step,
-                checkpoint.learning_rate,
-            )
-            for checkpoint in checkpoints
-        ),
-        built_with=built_with(device),
+    return {
+        "model": str((checkpoints[-1].config.architectures or ["?"])[0]),
+        "tokenizer": tokenizer_fingerprint(run.tokenizer),
+        "task": run.task.to_json(),
+        "ranges": tuple(RowRange(start, stop, corpus.range_digest(start, stop)) for start, stop in ranges),
+        "checkpoints": tuple(map(stored, checkpoints)),
+        "built_with": built_with(device),
+    }
+
+
+def stored(checkpoint: Checkpoint) -> StoredCheckpoint:
+    """Return a checkpoint as files know it."""
+    return StoredCheckpoint(
+        checkpoint.name, checkpoint.fingerprint, checkpoint.weight, checkpoint.step, checkpoint.learning_rate
     )
 
 
@@ -101,41 +127,7 @@ def special_tokens(run: Run) -> tuple[int, ...]:
     return tuple(sorted(set(tokenizer.all_special_ids) - unknown))
 
 
-class _Passes:
-    """Runs the passes of a build: a range of rows is tokenized once and taken through every checkpoint."""
-
-    def __init__(
-        self, run: Run, checkpoints: Sequence[Checkpoint], device: str, advance: Callable[[int], None]
-    ) -> None:
-        self._run = run
-        self._models = Models(device)
-        self._by_name = {checkpoint.name: checkpoint for checkpoint in checkpoints}
-        self._tokens = batch_tokens(device)
-        self._advance = advance
-        self._batches: tuple[RowRange, list[Batch]] | None = None
-        self.truncated = 0
-
-    def gradients_of(self, checkpoint: StoredCheckpoint, rows: RowRange) -> Iterator[TokenGradients]:
-        """Yield the token gradients of a row range, a batch at a time."""
-        model = self._models.load(self._by_name[checkpoint.name])
-        for gradients in token_gradients(model, self._encoded(rows), self._run.task.losses):
-            yield gradients
-            self._advance(int(torch.unique_consecutive(gradients.rows).numel()))
-
-    def _encoded(self, rows: RowRange) -> list[Batch]:
-        """Return the batches of a range; those of the range in hand are kept for the next checkpoint."""
-        if self._batches is None or self._batches[0] != rows:
-            run = self._run
-            examples = run.corpus.rows(rows.start, rows.stop)
-            encodings = run.task.encode(run.tokenizer, examples)
-            self.truncated += sum(encoding.truncated for encoding in encodings)
-            targets = run.targets[rows.start : rows.stop]
-            batches = encoded_batches(run, encodings, targets, first_row=rows.start, tokens=self._tokens)
-            self._batches = (rows, list(batches))
-        return self._batches[1]
-
-
-def _save_examples(corpus: Corpus, path: Path) -> None:
+def save_examples(corpus: Corpus, path: Path) -> None:
     """Write the table of examples that answers are shown from; one that is there must be of the same corpus."""
     if path.exists() and Corpus.read(path).fingerprint != corpus.fingerprint:
         raise StoreError(

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from headwater.attribution.queries import Labels, Models, Queries, Query
+from headwater.attribution.passes import Models
+from headwater.attribution.queries import Labels, Queries, Query
 from headwater.errors import UsageError
 from headwater.gradients import encoded_batches
 from headwater.runs import Columns, Corpus, Encoding, Example, Reply, Run, text_task

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import torch
 from transformers import PreTrainedModel
 
-from headwater.attribution.build import EXAMPLES, plan_index, special_tokens
+from headwater.attribution.build import EXAMPLES, plan_tokens, special_tokens
 from headwater.attribution.members import default_device
 from headwater.errors import StoreError
 from headwater.gradients import Batch, batch_tokens, encoded_batches, token_gradients
@@ -101,7 +101,7 @@ def estimate_index(
     """
     started = time.monotonic()
     device = device or default_device()
-    plan = plan_index(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words, device=device)
+    plan = plan_tokens(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words, device=device)
     todo, built = _missing(plan, folder)
     rows = sum(part.stop - part.start for _, part in todo)
     table = 0 if (folder / EXAMPLES).exists() else _table_bytes(run)

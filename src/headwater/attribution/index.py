@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
+from headwater.attribution.aggregate import Aggregation, Columns, Over, aggregate_question
 from headwater.attribution.attributions import Attribution, Attributions, Influence
-from headwater.attribution.build import build_index
+from headwater.attribution.build import (
+    EXAMPLES,
+    build_tokens,
+    check_weights,
+    save_examples,
+    special_tokens,
+    write_source,
+)
 from headwater.attribution.completions import NEW_TOKENS, read_prompts, settle_completions
-from headwater.attribution.explain import Sides, Texts, TokenNames, both_sides, ends, hubs, word_pairs
+from headwater.attribution.explain import Texts, TokenNames, both_sides, ends, hubs, word_pairs
+from headwater.attribution.facts import answer_facts, notes_of
+from headwater.attribution.layer_sets import build_layers, layer_spec
 from headwater.attribution.matrix import score_matrix
 from headwater.attribution.members import Member, check_together, default_device, open_member
-from headwater.attribution.queries import Labels, Queries, Query, query_gradients, read_queries, settle
+from headwater.attribution.queries import Labels, Queries, read_queries, settle
+from headwater.attribution.question import AskedQuestion
+from headwater.attribution.representations import build_representations
 from headwater.attribution.where import Where
 from headwater.errors import UsageError
-from headwater.gradients import input_embeddings
-from headwater.methods import Contributions, Method, Part, get_method
+from headwater.gradients.layers import Projector, Tied
+from headwater.methods import Contributions, Method, Scorer, get_method
 from headwater.progress import progress_bar
 from headwater.runs import Corpus, Run, text_task
 from headwater.store import Dtype, StoredCheckpoint, threads_for
@@ -31,17 +42,8 @@ from headwater.store import Dtype, StoredCheckpoint, threads_for
 _QUERY_BLOCK = 128  # queries whose gradients are held in memory at a time
 
 
-@dataclass(frozen=True)
-class _Question:
-    """A block of queries with everything needed to score and explain them."""
-
-    queries: Sequence[Query]
-    matched: Any
-    method: Method
-
-
 class Index:
-    """Token gradients of a run's training rows, searchable. Make one with `Index.build` or `Index.open`."""
+    """What a run's training rows pushed, searchable. Make one with `Index.build`, `Index.open` or `Index.of`."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = tuple(members)
@@ -53,29 +55,39 @@ class Index:
         run: Run,
         out: str | Path | None = None,
         *,
+        method: str = "tracin-we",
+        layers: str | None = None,
+        tied: Tied = "separate",
+        projector: Projector | None = None,
         checkpoints: str | Sequence[str | int] = "all",
         dtype: Dtype = "float16",
         max_words: int | None = None,
         device: str | None = None,
         show: bool | None = None,
     ) -> Index:
-        """Index every training row of `run`, in RUN/index or `out`. Resumes a build that was interrupted.
+        """Index every training row of `run` for a method, in RUN/index or `out`. Resumes what was interrupted.
 
-        `dtype` is how gradients are stored (float16 with a power of two a vector: error of a score about 2e-4);
-        `max_words` keeps only so many words a row and checkpoint. Memory does not grow with the corpus. Raises
-        RunError, ModelError, StoreError; a mistake leaves nothing half-written.
+        What other methods need may stand there already, and stays. `dtype` is how gradients are stored (float16 with
+        powers of two: error of a score about 2e-4). Token gradients (TracIn-WE): `max_words` keeps only so many words
+        a row and checkpoint. Layer gradients: `layers` (patterns; None: those of the method), `tied` and `projector`
+        say which and how; one set serves every method that its layers suit. Memory does not grow with the corpus.
+        Raises RunError, ModelError, StoreError, UsageError; a mistake leaves nothing half-written.
         """
         folder = Path(out) if out is not None else run.folder / "index"
-        chosen = run.select(checkpoints)
-        build_index(
-            run,
-            folder,
-            checkpoints=chosen,
-            dtype=dtype,
-            max_words=max_words,
-            device=device or default_device(),
-            show=show,
-        )
+        chosen, wanted = run.select(checkpoints), get_method(method)
+        device = device or default_device()
+        _check_build(wanted, run, layers=layers, projector=projector, max_words=max_words)
+        if wanted.need == "tokens":
+            build_tokens(run, folder, checkpoints=chosen, dtype=dtype, max_words=max_words, device=device, show=show)
+            return cls.open(folder, run=run, device=device)
+        check_weights(run, chosen)
+        if wanted.need == "layers":
+            spec = layer_spec(run, layers, default=wanted.layers, tied=tied, projector=projector, scale=wanted.scale)
+            build_layers(run, folder, spec, checkpoints=chosen, dtype=dtype, device=device, show=show)
+        elif wanted.need == "representations":
+            build_representations(run, folder, checkpoints=chosen, device=device, show=show)
+        save_examples(run.corpus, folder / EXAMPLES)
+        write_source(run, folder)
         return cls.open(folder, run=run, device=device)
 
     @classmethod
@@ -104,10 +116,18 @@ class Index:
         check_together(members)
         return cls(members)
 
+    @classmethod
+    def of(cls, run: Run | Sequence[Run], *, device: str | None = None) -> Index:
+        """Open what is indexed of a run in RUN/index, be it nothing: methods that read texts alone need no more."""
+        runs = [run] if isinstance(run, Run) else list(run)
+        members = [open_member(each.folder / "index", each, device or default_device(), nothing=True) for each in runs]
+        check_together(members)
+        return cls(members)
+
     @property
     def folder(self) -> Path:
         """Return the folder of the (first) index."""
-        return self._members[0].store.folder
+        return self._members[0].folder
 
     @property
     def run(self) -> Run:
@@ -117,12 +137,12 @@ class Index:
     @property
     def checkpoints(self) -> tuple[StoredCheckpoint, ...]:
         """Return the indexed checkpoints of the (first) run, with their weights."""
-        return self._members[0].store.manifest.checkpoints
+        return self._members[0].stored_checkpoints
 
     @property
     def bytes(self) -> int:
         """Return the size on disk."""
-        return sum(member.store.bytes for member in self._members)
+        return sum(store.bytes for member in self._members for store in member.stores)
 
     def __len__(self) -> int:
         return len(self.corpus)
@@ -138,7 +158,8 @@ class Index:
     def verify(self) -> None:
         """Read every byte and compare it with the checksums. Raises StoreError naming each damaged file."""
         for member in self._members:
-            member.store.verify()
+            for store in member.stores:
+                store.verify()
 
     def scores(
         self,
@@ -164,8 +185,8 @@ class Index:
             progress_bar("scores", len(asked), unit="queries", show=show) as advance,
         ):
             for start, block, block_labels in _blocks(asked, labels):
-                question = self._ask(block, block_labels, method, options, max_new_tokens)
-                matrix[start : start + len(block)] = self._score(question)
+                question, scorer = self._ask(block, block_labels, method, options, max_new_tokens)
+                matrix[start : start + len(block)] = self._score(question, scorer)
                 advance(len(block))
         return matrix if out is None else np.load(out, mmap_mode="r")
 
@@ -196,20 +217,52 @@ class Index:
         chosen = Where.of(where)
         allowed = chosen.mask(self.corpus)
         found: list[Attribution] = []
+        used: tuple[StoredCheckpoint, ...] = ()
         with progress_bar("explain", len(asked), unit="queries", show=show) as advance:
             for _, block, block_labels in _blocks(asked, labels):
-                question = self._ask(block, block_labels, method, options, max_new_tokens)
-                scores = self._score(question)
-                margins = question.method.rounding(question.matched, len(block))
+                question, scorer = self._ask(block, block_labels, method, options, max_new_tokens)
+                scores, margins, used = self._score(question, scorer), scorer.rounding(), question.used
                 for number in range(len(block)):
                     shown = chosen.collapsed(self.corpus, scores[number], allowed)
-                    found.append(self._explain(question, number, scores[number], shown, k, margins[number]))
+                    rows = ends(scores[number], shown, k, margins[number])
+                    taken = scorer.explain(number, rows)
+                    found.append(self._answer(question, number, scores[number], rows, taken, k))
                     advance(1)
         counts = hubs(
             [[part.example.row for part in side] for item in found for side in (item.proponents, item.opponents)]
         )
         items = tuple(_with_hubs(item, counts) for item in found)
-        return Attributions(items, self._facts(method, options, k, len(items)))
+        made = self._options(get_method(method), options)
+        return Attributions(items, answer_facts(self._members, method, made, used, k, len(items)))
+
+    def aggregate(
+        self,
+        queries: Queries,
+        labels: Labels = None,
+        *,
+        how: Aggregation = "mean",
+        share: float = 0.2,
+        over: Sequence[Over] = (),
+        method: str = "tracin-we",
+        max_new_tokens: int = NEW_TOKENS,
+        show: bool | None = None,
+        **options: Any,
+    ) -> Float64[np.ndarray, "rows"]:
+        """Score every training row with all queries together: float64 [N]; the most harmful rows stand lowest.
+
+        `over` takes "layers" and "checkpoints" apart too: each of them gives a column of scores a query, and `how`
+        puts the columns together (see `aggregate`): their mean, the mean rank of the row in them, or the votes of the
+        columns against the lowest `share` of their rows. Source: Vitel & Chhabra 2026 (arXiv 2511.04715).
+        """
+        asked, labels = self._read(queries, labels)
+        columns = Columns(how, share, len(self))
+        with progress_bar("aggregate", len(asked), unit="queries", show=show) as advance:
+            for _, block, block_labels in _blocks(asked, labels):
+                question = self._question(block, block_labels, get_method(method), max_new_tokens)
+                made = self._options(get_method(method), options)
+                aggregate_question(question, made, over, columns)
+                advance(len(block))
+        return columns.result()
 
     @property
     def _pairs(self) -> bool:
@@ -228,35 +281,32 @@ class Index:
 
     def _ask(
         self, queries: Corpus, labels: Labels, method: str, options: Mapping[str, Any], max_new_tokens: int
-    ) -> _Question:
-        """Run the queries through every checkpoint."""
+    ) -> tuple[AskedQuestion, Scorer]:
+        """Make a block of queries ready to be scored."""
         chosen = get_method(method)
         made = self._options(chosen, options)
-        members = self._members
-        runs, models = [member.run for member in members], [member.models for member in members]
+        question = self._question(queries, labels, chosen, max_new_tokens)
+        return question, chosen.prepare(question, made)
+
+    def _question(self, queries: Corpus, labels: Labels, method: Method, max_new_tokens: int) -> AskedQuestion:
+        runs, models = [member.run for member in self._members], [member.models for member in self._members]
+        classes = text_task(self.run.task) is None
+        if method.classes and not classes:
+            raise UsageError(f"{method.name} needs classes; the task of {self.run.folder} is {self.run.task.kind}.")
         asked, targets = (
             settle(runs, models, queries, labels)
-            if text_task(self.run.task) is None
+            if classes
             else settle_completions(runs, models, queries, labels, max_new_tokens)
         )
-        encodings = [query.encoding for query in asked]
-        parts = []
-        for member in members:
-            manifest = member.store.manifest
-            for checkpoint in _chosen(manifest.checkpoints, made.checkpoints):
-                model = member.models.load(member.checkpoints[checkpoint.fingerprint])
-                places, postings = query_gradients(member.run, model, encodings, targets, manifest.special_tokens)
-                parts.append(Part(member.store, checkpoint, checkpoint.weight / len(members), postings, places))
-        embeddings = self._embeddings() if made.synonyms else None
-        return _Question(asked, chosen.prepare(parts, made, embeddings), chosen)
+        return AskedQuestion(self._members, asked, targets, method)
 
     def _options(self, method: Method, given: Mapping[str, Any]) -> Any:
         """Make the method's options; an index that keeps few words answers with as many, on both sides."""
         made = method.make_options(**given)
-        least = min(
-            (m.store.manifest.max_words for m in self._members if m.store.manifest.max_words is not None), default=None
-        )
-        if least is None or (made.max_words is not None and made.max_words <= least):
+        stores = [member.tokens for member in self._members]
+        kept = [store.manifest.max_words for store in stores if store is not None]
+        least = min((words for words in kept if words is not None), default=None)
+        if method.need != "tokens" or least is None or (made.max_words is not None and made.max_words <= least):
             return made
         if made.max_words is None:
             return method.make_options(**{**given, "max_words": least})
@@ -264,42 +314,31 @@ class Index:
             f"this index keeps {least} words a row and checkpoint; it cannot answer with {made.max_words}."
         )
 
-    def _embeddings(self) -> torch.Tensor:
-        """Return the word-embedding matrix of the last checkpoint."""
-        member = self._members[0]
-        last = member.store.manifest.checkpoints[-1]
-        model = member.models.load(member.checkpoints[last.fingerprint])
-        return input_embeddings(model)[0].weight.detach().cpu()
-
-    def _score(self, question: _Question) -> Float32[np.ndarray, "queries rows"]:
-        scores = np.zeros((len(question.queries), len(self)), dtype=np.float32)
+    def _score(self, question: AskedQuestion, scorer: Scorer) -> Float32[np.ndarray, "queries rows"]:
+        scores = np.zeros((len(question.asked), len(self)), dtype=np.float32)
         with threads_for(len(scores)):
-            question.method.score(question.matched, scores)
+            scorer.score(scores)
         return scores
 
-    def _explain(
+    def _answer(
         self,
-        question: _Question,
+        question: AskedQuestion,
         number: int,
         scores: NDArray[np.float32],
-        allowed: NDArray[np.bool_],
+        rows: NDArray[np.int64],
+        taken: Contributions,
         k: int,
-        margin: float,
     ) -> Attribution:
-        """Choose the rows to show and take their scores apart."""
-        rows = ends(scores, allowed, k, margin)
-        taken = question.method.explain(question.matched, number, rows, len(question.queries))
-        exact = taken.scores(rows)
-        sides = both_sides(rows, exact, k)
-        query = question.queries[number]
+        """Sort the rows that were taken apart, and put words to them."""
+        sides = both_sides(rows, taken.scores(rows), k)
+        query = question.asked[number]
         texts = Texts.of(query.example, query.encoding)
         proponents, opponents = (
             self._influences(side, taken, texts, scores) for side in (sides.proponents, sides.opponents)
         )
         push = float(scores[scores > 0].sum(dtype=np.float64))
-        return Attribution(
-            query, texts.words, proponents, opponents, push, self._notes(query, scores, sides, proponents)
-        )
+        notes = notes_of(question, query, scores, taken, proponents)
+        return Attribution(query, texts.words, proponents, opponents, push, notes)
 
     def _influences(
         self, side: Sequence[tuple[int, float]], taken: Contributions, query: Texts, scores: NDArray[np.float32]
@@ -308,7 +347,7 @@ class Index:
         examples = [self.corpus[row] for row, _ in side]
         encodings = run.task.encode(run.tokenizer, examples, offsets=True)
         names = TokenNames(run.tokenizer)
-        special = frozenset(self._members[0].store.manifest.special_tokens)
+        special = frozenset(special_tokens(run))
         return tuple(
             Influence(
                 shown,
@@ -319,58 +358,19 @@ class Index:
             for shown, encoding, (row, score) in zip(map(run.task.shown, examples), encodings, side, strict=True)
         )
 
-    def _notes(
-        self, query: Query, scores: NDArray[np.float32], sides: Sides, proponents: Sequence[Influence]
-    ) -> tuple[str, ...]:
-        """Say what a reader would otherwise misread."""
-        notes = []
-        if query.encoding.truncated:
-            notes.append(
-                f"This text is longer than {self.run.task.max_length} tokens: what follows was cut, as in training."
-            )
-        if not scores.any():
-            notes.append("No training row shares a word with this text, so no row has a score.")
-        elif proponents and all(pair.special for influence in proponents for pair in influence.words):
-            notes.append("This text shares only special tokens with these rows: no word of theirs speaks for them.")
-        return tuple(notes)
 
-    def _facts(self, method: str, options: Mapping[str, Any], k: int, lists: int) -> dict[str, Any]:
-        made = self._options(get_method(method), options)
-        shown = asdict(made)
-        used = [
-            checkpoint
-            for checkpoint in self.checkpoints
-            if made.checkpoints in (None, ()) or checkpoint.name in made.checkpoints
-        ]
-        shown["checkpoints"] = [checkpoint.name for checkpoint in used]
-        return {
-            "method": method,
-            "options": {**shown, "k": k},
-            "lists": lists,
-            "run": {
-                "name": self.run.folder.resolve().name,
-                "rows": len(self),
-                "task": self.run.task.kind,
-                "labels": list(self.run.label2id),
-                "checkpoints": [
-                    {"name": checkpoint.name, "step": checkpoint.step, "weight": checkpoint.weight}
-                    for checkpoint in used
-                ],
-                "model": self._members[0].store.manifest.model,
-                "seeds": len(self._members),
-                "warnings": list(self.run.warnings),
-            },
-        }
-
-
-def _chosen(checkpoints: Sequence[StoredCheckpoint], names: Sequence[str] | None) -> Sequence[StoredCheckpoint]:
-    if not names:
-        return checkpoints
-    known = {checkpoint.name: checkpoint for checkpoint in checkpoints}
-    for name in names:
-        if name not in known:
-            raise UsageError(f"this index has no checkpoint {name!r}. It has: {', '.join(known)}.")
-    return [checkpoint for checkpoint in checkpoints if checkpoint.name in names]
+def _check_build(
+    method: Method, run: Run, *, layers: str | None, projector: Projector | None, max_words: int | None
+) -> None:
+    """Refuse options that the method's files do not have."""
+    if method.need == "texts":
+        raise UsageError(f"{method.name} reads texts alone: there is nothing to index for it.")
+    if method.need != "layers" and (layers is not None or projector is not None):
+        raise UsageError(f"{method.name} reads no layer gradients: layers and projector say nothing to it.")
+    if method.need != "tokens" and max_words is not None:
+        raise UsageError(f"{method.name} reads no token gradients: max_words says nothing to it.")
+    if method.classes and text_task(run.task) is not None:
+        raise UsageError(f"{method.name} needs classes; the task of {run.folder} is {run.task.kind}.")
 
 
 def _blocks(queries: Corpus, labels: Labels) -> Iterator[tuple[int, Corpus, Labels]]:

@@ -8,23 +8,46 @@ from pathlib import Path
 
 import torch
 
-from headwater.attribution.build import find_run
-from headwater.attribution.queries import Models
+from headwater.attribution.build import find_run, stored
+from headwater.attribution.layer_sets import FOLDER as LAYERS
+from headwater.attribution.layer_sets import LayerSet, open_sets
+from headwater.attribution.passes import Models
+from headwater.attribution.representations import FOLDER as REPRESENTATIONS
+from headwater.attribution.representations import open_representations
 from headwater.errors import StoreError
 from headwater.models.load import tokenizer_fingerprint
 from headwater.runs import Checkpoint, Run
-from headwater.store import Store
+from headwater.store import Manifest, Store, StoredCheckpoint
+from headwater.store.manifest import NAME as MANIFEST
+from headwater.store.rows import RowManifest, RowStore
 
 
 @dataclass(frozen=True)
 class Member:
-    """One run and its store; an index over several runs (seeds) has several."""
+    """One run and what is indexed of it; an index over several runs (seeds) has several."""
 
     run: Run
-    store: Store
+    folder: Path
+    tokens: Store | None
+    """Token gradients, if they are indexed."""
+    layer_sets: tuple[LayerSet, ...]
+    representations: RowStore | None
     models: Models
     checkpoints: Mapping[str, Checkpoint]
     """The run's checkpoints by fingerprint."""
+
+    @property
+    def stores(self) -> tuple[Store | RowStore, ...]:
+        """Return all that is stored."""
+        single = [store for store in (self.tokens, self.representations) if store is not None]
+        return (*single, *(each.store for each in self.layer_sets))
+
+    @property
+    def stored_checkpoints(self) -> tuple[StoredCheckpoint, ...]:
+        """Return the checkpoints that are indexed; where nothing is, the run's own."""
+        if self.stores:
+            return self.stores[0].manifest.checkpoints
+        return tuple(map(stored, self.run.checkpoints))
 
 
 def default_device() -> str:
@@ -32,18 +55,44 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def open_member(folder: Path, run: Run | None, device: str) -> Member:
-    """Open one store and check that it is of its run. Raises StoreError saying in what they differ."""
-    store = Store.open(folder)
+def open_member(folder: Path, run: Run | None, device: str, *, nothing: bool = False) -> Member:
+    """Open what is indexed in a folder and check that it is of its run. Raises StoreError saying in what they differ.
+
+    With `nothing` a folder in which nothing is indexed will do.
+    """
+    row_stores = is_indexed(folder) and not (folder / MANIFEST).exists()
+    tokens = None if row_stores or (nothing and not is_indexed(folder)) else Store.open(folder)
     run = run or Run.open(find_run(folder))
-    manifest = store.manifest
+    member = Member(
+        run,
+        folder,
+        tokens,
+        open_sets(folder),
+        open_representations(folder),
+        Models(device),
+        {checkpoint.fingerprint: checkpoint for checkpoint in run.checkpoints},
+    )
+    for store in member.stores:
+        _check(store.folder, store.manifest, member)
+    return member
+
+
+def is_indexed(folder: Path) -> bool:
+    """Say whether anything whole is indexed in a folder."""
+    return any(True for pattern in _MANIFESTS for _ in folder.glob(pattern))
+
+
+_MANIFESTS = (MANIFEST, f"{LAYERS}/*/{MANIFEST}", f"{REPRESENTATIONS}/{MANIFEST}")
+
+
+def _check(folder: Path, manifest: Manifest | RowManifest, member: Member) -> None:
+    run = member.run
     if tokenizer_fingerprint(run.tokenizer) != manifest.tokenizer:
         raise StoreError(f"{folder}: this index is of another tokenizer than the run's in {run.folder}. {_BUILD}")
     if run.task.to_json() != dict(manifest.task):
         raise StoreError(f"{folder}: this index is of another task or max_length than the run's. {_BUILD}")
-    by_fingerprint = {checkpoint.fingerprint: checkpoint for checkpoint in run.checkpoints}
     for checkpoint in manifest.checkpoints:
-        if checkpoint.fingerprint not in by_fingerprint:
+        if checkpoint.fingerprint not in member.checkpoints:
             raise StoreError(
                 f"{folder}: this index is of another model: no checkpoint of {run.folder} has the weights "
                 f"that {checkpoint.name} had. {_BUILD}"
@@ -55,7 +104,6 @@ def open_member(folder: Path, run: Run | None, device: str) -> Member:
             )
     if manifest.rows != len(run.corpus):
         raise StoreError(f"{folder}: the index has {manifest.rows:,} rows, the corpus {len(run.corpus):,}. {_BUILD}")
-    return Member(run, store, Models(device), by_fingerprint)
 
 
 _BUILD = "Build again into another folder (`headwater index RUN --out DIR`)."
@@ -63,14 +111,13 @@ _BUILD = "Build again into another folder (`headwater index RUN --out DIR`)."
 
 def check_together(members: Sequence[Member]) -> None:
     """Refuse, by StoreError, to average what does not belong together."""
-    first = members[0].store.manifest
+    first = members[0].run
     for member in members[1:]:
-        other = member.store.manifest
-        if [rows.digest for rows in other.ranges] != [rows.digest for rows in first.ranges]:
-            raise StoreError(f"{member.store.folder}: only indexes of the same corpus can be averaged.")
-        if other.tokenizer != first.tokenizer or dict(other.task) != dict(first.task):
-            raise StoreError(f"{member.store.folder}: only runs of the same tokenizer and task can be averaged.")
-        if list(member.run.label2id.items()) != list(members[0].run.label2id.items()):
-            raise StoreError(
-                f"{member.store.folder}: only runs of the same labels, in the same order, can be averaged."
-            )
+        other = member.run
+        if other.corpus.fingerprint != first.corpus.fingerprint:
+            raise StoreError(f"{member.folder}: only indexes of the same corpus can be averaged.")
+        same_tokenizer = tokenizer_fingerprint(other.tokenizer) == tokenizer_fingerprint(first.tokenizer)
+        if not same_tokenizer or other.task.to_json() != first.task.to_json():
+            raise StoreError(f"{member.folder}: only runs of the same tokenizer and task can be averaged.")
+        if list(other.label2id.items()) != list(first.label2id.items()):
+            raise StoreError(f"{member.folder}: only runs of the same labels, in the same order, can be averaged.")

@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from headwater.attribution.passes import Models
 from headwater.errors import UsageError
-from headwater.gradients import PlaceGradients, encoded_batches, fold_places, place_gradients
-from headwater.runs import Checkpoint, Columns, Corpus, Encoding, Example, Run
-from headwater.store import Postings, postings_in_memory
-
-_KEPT_BYTES = 2 << 30  # of models kept in memory between questions
+from headwater.gradients import PlaceGradients, encoded_batches, place_gradients
+from headwater.runs import Columns, Corpus, Encoding, Example, Run
 
 Queries: TypeAlias = str | Sequence[str] | Sequence[tuple[str, str]] | Corpus | Any
 Labels: TypeAlias = Sequence[str | int | None] | None
@@ -37,24 +35,6 @@ class Query:
     """Of the predicted label; of a language model: exp(-mean loss of a token) of the completion that is explained."""
     loss: float
     """Of `label`, at the last checkpoint."""
-
-
-class Models:
-    """The checkpoints of a run as loaded models, kept while they fit into 2 GiB."""
-
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self._kept: dict[str, PreTrainedModel] = {}
-
-    def load(self, checkpoint: Checkpoint) -> PreTrainedModel:
-        """Return the model of a checkpoint, in float32 and evaluation mode."""
-        if checkpoint.fingerprint not in self._kept:
-            model = checkpoint.load(self.device)
-            size = sum(parameter.nbytes for parameter in model.parameters())
-            while self._kept and size * (len(self._kept) + 1) > _KEPT_BYTES:
-                del self._kept[next(iter(self._kept))]
-            self._kept[checkpoint.fingerprint] = model
-        return self._kept[checkpoint.fingerprint]
 
 
 def read_queries(queries: Queries, *, pairs: bool) -> Corpus:
@@ -118,20 +98,19 @@ def settle(
 
 
 def query_gradients(
-    run: Run, model: PreTrainedModel, encodings: Sequence[Encoding], targets: Sequence[int], special: Sequence[int]
-) -> tuple[PlaceGradients, Postings]:
-    """What each query pushes at one checkpoint: place by place, and folded to tokens."""
+    run: Run, model: PreTrainedModel, encodings: Sequence[Encoding], targets: Sequence[int]
+) -> PlaceGradients:
+    """What each query pushes at one checkpoint, place by place, sorted by query and place. On the CPU."""
     found = list(place_gradients(model, encoded_batches(run, encodings, targets), run.task.losses))
     rows = torch.cat([part.rows for part in found]).cpu()
     places = torch.cat([part.places for part in found]).cpu()
     order = torch.from_numpy(np.lexsort((places.numpy(), rows.numpy())))
-    joined = PlaceGradients(
+    return PlaceGradients(
         rows[order],
         places[order],
         torch.cat([part.tokens for part in found]).cpu()[order],
         torch.cat([part.gradients for part in found]).cpu()[order],
     )
-    return joined, postings_in_memory(fold_places(joined), special=special)
 
 
 def _predict(run: Run, model: PreTrainedModel, encodings: Sequence[Encoding]) -> torch.Tensor:

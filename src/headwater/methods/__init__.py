@@ -1,7 +1,37 @@
 """Methods of attribution: one file a method, named as in its paper, with its equation on top."""
 
-from headwater.methods.parts import Contributions, Part
-from headwater.methods.registry import Method, all_methods, get_method
+from headwater.methods.method import CheckpointOptions, LayerOptions, Method, Question, Scale, Scorer
+from headwater.methods.parts import (
+    NO_PLACE,
+    NO_TOKEN,
+    Contributions,
+    LayerPart,
+    LayerSpan,
+    PlaceVectors,
+    RepresentationBlock,
+    RepresentationPart,
+    TokenPart,
+)
+from headwater.methods.registry import all_methods, get_method
 from headwater.methods.tracin_we import TracInWE
 
-__all__ = ["Contributions", "Method", "Part", "TracInWE", "all_methods", "get_method"]
+__all__ = [
+    "NO_PLACE",
+    "NO_TOKEN",
+    "CheckpointOptions",
+    "Contributions",
+    "LayerOptions",
+    "LayerPart",
+    "LayerSpan",
+    "Method",
+    "PlaceVectors",
+    "Question",
+    "RepresentationBlock",
+    "RepresentationPart",
+    "Scale",
+    "Scorer",
+    "TokenPart",
+    "TracInWE",
+    "all_methods",
+    "get_method",
+]

@@ -9,7 +9,7 @@ checkpoints (of one run, or of several whose scores are averaged).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 
 from headwater.errors import UsageError
-from headwater.methods.parts import Contributions, Part
+from headwater.methods.method import CheckpointOptions, Question
+from headwater.methods.parts import NO_PLACE, Contributions, TokenPart
 from headwater.methods.synonyms import Synonym, find_synonyms, join_synonyms, pair_tokens
 from headwater.store import join, restrict, row_vectors
 
@@ -25,7 +26,7 @@ MOST_WORDS = 254  # ranks are one byte
 
 
 @dataclass(frozen=True)
-class TracInWE:
+class TracInWE(CheckpointOptions):
     """Options of TracIn-WE. The defaults are the exact inner product on the embedding matrix."""
 
     max_words: int | None = field(
@@ -46,7 +47,13 @@ class TracInWE:
         default=None,
         metadata={"help": "Divide by the gradient norm of the training row, or of both sides: fewer hubs."},
     )
-    checkpoints: tuple[str, ...] | None = field(default=None, metadata={"help": "Only these checkpoints."})
+    second_moments: bool = field(
+        default=False,
+        metadata={
+            "help": "Divide by the square root of Adam's second moments, as its steps were: needs optimizer.pt in each "
+            "checkpoint, and Recorder."
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.max_words is not None and not 1 <= self.max_words <= MOST_WORDS:
@@ -55,60 +62,79 @@ class TracInWE:
             raise UsageError(f"normalize must be None, 'train' or 'both'; it is {self.normalize!r}.")
         if not 0 < self.synonym_threshold <= 1:
             raise UsageError(f"synonym_threshold is a cosine, above 0 and at most 1; it is {self.synonym_threshold}.")
+        if self.second_moments and self.normalize is not None:
+            raise UsageError("second_moments and normalize exclude each other: norms are known of plain gradients.")
 
 
 @dataclass(frozen=True)
 class Matched:
-    """The parts of a question with their synonyms (none unless asked for), ready to be scored."""
+    """The parts of a question with their synonyms (none unless asked for), ready to be scored (see `Scorer`)."""
 
-    parts: Sequence[Part]
+    parts: Sequence[TokenPart]
+    queries: int
     synonyms: Sequence[Synonym]
     options: TracInWE
 
+    def score(self, out: Float32[np.ndarray, "queries rows"]) -> None:
+        """Write the score of every query with every training row into `out`, which holds zeros."""
+        options = self.options
+        for part in self.parts:
+            words = _words_to_cut(part, options)
+            for segment in part.store.segments(part.checkpoint):
+                # Special tokens need no cut here: the queries' side has none.
+                join(out, part.queries, segment, part.weight, max_words=words)
+                if self.synonyms:
+                    join_synonyms(out, part.queries, segment, part.weight, self.synonyms, max_words=words)
+        if options.normalize is not None:
+            out /= train_norms(self).astype(np.float32)[None, :]
+            out /= query_norms(self).astype(np.float32)[:, None]
 
-def prepare(parts: Sequence[Part], options: TracInWE, embeddings: torch.Tensor | None) -> Matched:
-    """Cut the queries' side down to what the options keep; find synonyms in `embeddings` [v, d] if asked for."""
+    def rounding(self) -> Float64[np.ndarray, "queries"]:
+        """Bound the error of the float32 scores (see `_rounding`)."""
+        return _rounding(self)
+
+    def explain(self, query: int, rows: Int64[np.ndarray, "r"]) -> Contributions:
+        """Take a query's scores with `rows` apart, in float64 and in a fixed order."""
+        found = Contributions.joined([_explain_part(self, part, query, rows) for part in self.parts])
+        if self.options.normalize is None:
+            return found
+        return replace(found, values=found.values / (train_norms(self, found.rows) * query_norms(self)[query]))
+
+
+def prepare(question: Question, options: TracInWE) -> Matched:
+    """Cut the queries' side down to what the options keep; find synonyms if asked for."""
+    parts = question.tokens(options.checkpoints, second_moments=options.second_moments)
+    embeddings = question.embeddings() if options.synonyms else None
+    return match(parts, len(question.queries), options, embeddings)
+
+
+def match(
+    parts: Sequence[TokenPart], queries: int, options: TracInWE, embeddings: torch.Tensor | None = None
+) -> Matched:
+    """Make the scorer of some parts; `embeddings` [v, d] are what synonyms are found in."""
     cut = [
-        Part(
-            part.store,
-            part.checkpoint,
-            part.weight,
-            restrict(part.queries, special_tokens=options.special_tokens, max_words=options.max_words),
-            part.places,
+        replace(
+            part, queries=restrict(part.queries, special_tokens=options.special_tokens, max_words=options.max_words)
         )
         for part in parts
     ]
     if not options.synonyms or embeddings is None:
-        return Matched(cut, (), options)
+        return Matched(cut, queries, (), options)
     tokens = {int(token) for part in cut for token in part.queries.tokens}
     segments = [segment for part in cut for segment in part.store.segments(part.checkpoint)]
     stored = np.unique(np.concatenate([segment.postings.tokens for segment in segments])).tolist()
     special = cut[0].store.manifest.special_tokens
     synonyms = find_synonyms(embeddings, tokens, stored, threshold=options.synonym_threshold, special=special)
-    return Matched(cut, synonyms, options)
+    return Matched(cut, queries, synonyms, options)
 
 
-def tracin_we(matched: Matched, out: Float32[np.ndarray, "queries rows"]) -> None:
-    """Write the score of every query with every training row into `out`, which holds zeros."""
-    options = matched.options
-    for part in matched.parts:
-        words = _words_to_cut(part, options)
-        for segment in part.store.segments(part.checkpoint):
-            join(out, part.queries, segment, part.weight, max_words=words)  # special tokens: the queries' side is cut
-            if matched.synonyms:
-                join_synonyms(out, part.queries, segment, part.weight, matched.synonyms, max_words=words)
-    if options.normalize is not None:
-        out /= train_norms(matched).astype(np.float32)[None, :]
-        out /= query_norms(matched, len(out)).astype(np.float32)[:, None]
-
-
-def _words_to_cut(part: Part, options: TracInWE) -> int | None:
+def _words_to_cut(part: TokenPart, options: TracInWE) -> int | None:
     """Topk on the rows' side; None, which costs nothing, where the index keeps no more words than that anyway."""
     kept = part.store.manifest.max_words
     return None if kept is not None and options.max_words == kept else options.max_words
 
 
-def rounding(matched: Matched, queries: int) -> Float64[np.ndarray, "queries"]:
+def _rounding(matched: Matched) -> Float64[np.ndarray, "queries"]:
     """Bound the float32 rounding error of any score of a query.
 
     At checkpoint c a score is a sum of at most |q_c| |x_c| in absolute terms (Cauchy-Schwarz, for pairs of tokens are
@@ -116,15 +142,15 @@ def rounding(matched: Matched, queries: int) -> Float64[np.ndarray, "queries"]:
     """
     options = matched.options
     additions = max(part.queries.dimension for part in matched.parts) + 512  # of components, then tokens, checkpoints
-    bound = np.zeros(queries)
+    bound = np.zeros(matched.queries)
     if options.normalize is None:
         for part in matched.parts:
             rows = part.store.squared_norms(
                 part.checkpoint, special_tokens=options.special_tokens, max_words=options.max_words
             )
-            bound += abs(part.weight) * np.sqrt(_query_squares(part, queries) * rows.max())
+            bound += abs(part.weight) * np.sqrt(_query_squares(part, matched.queries) * rows.max())
     elif options.normalize == "train":
-        bound = np.sqrt(sum(abs(part.weight) * _query_squares(part, queries) for part in matched.parts))
+        bound = np.sqrt(sum(abs(part.weight) * _query_squares(part, matched.queries) for part in matched.parts))
     else:
         bound += 1
     return bound * additions * 2.0**-24
@@ -146,37 +172,25 @@ def train_norms(matched: Matched, rows: Int64[np.ndarray, "r"] | None = None) ->
     return np.sqrt(squares)
 
 
-def query_norms(matched: Matched, queries: int) -> Float64[np.ndarray, "queries"]:
+def query_norms(matched: Matched) -> Float64[np.ndarray, "queries"]:
     """What `normalize="both"` divides each query's scores by as well, so that a score is a cosine."""
     if matched.options.normalize != "both":
-        return np.ones(queries)
-    squares = np.zeros(queries)
+        return np.ones(matched.queries)
+    squares = np.zeros(matched.queries)
     for part in matched.parts:
-        squares += abs(part.weight) * _query_squares(part, queries)
+        squares += abs(part.weight) * _query_squares(part, matched.queries)
     squares[squares == 0] = 1
     return np.sqrt(squares)
 
 
-def _query_squares(part: Part, queries: int) -> Float64[np.ndarray, "queries"]:
+def _query_squares(part: TokenPart, queries: int) -> Float64[np.ndarray, "queries"]:
     """Each query's squared gradient norm at one checkpoint, over the tokens that the options keep."""
     norms = part.queries.norms.astype(np.float64)
     return np.bincount(part.queries.rows.astype(np.intp), weights=norms**2, minlength=queries)
 
 
-def explain(matched: Matched, query: int, rows: Int64[np.ndarray, "r"], queries: int) -> Contributions:
-    """Take a query's scores with `rows` apart, in float64 and in a fixed order."""
-    pieces = [_explain_part(matched, part, query, rows) for part in matched.parts]
-    found, trained, asked, places, cosines, values = (np.concatenate(column) for column in zip(*pieces, strict=True))
-    found = found.astype(np.int64)
-    if matched.options.normalize is not None:
-        values = values / (train_norms(matched, found) * query_norms(matched, queries)[query])
-    return Contributions(
-        found, trained.astype(np.int64), asked.astype(np.int64), places.astype(np.int64), cosines, values
-    )
-
-
-def _explain_part(matched: Matched, part: Part, query: int, rows: Int64[np.ndarray, "r"]) -> tuple[np.ndarray, ...]:
-    """One checkpoint: (rows, train tokens, query tokens, places, cosines, values)."""
+def _explain_part(matched: Matched, part: TokenPart, query: int, rows: Int64[np.ndarray, "r"]) -> Contributions:
+    """Take the scores at one checkpoint apart."""
     options = matched.options
     mine = {int(token) for token in part.queries.token_of()[part.queries.rows == query]}
     wanted = mine | {pair.train_token for pair in matched.synonyms if pair.query_token in mine}
@@ -207,14 +221,15 @@ def _explain_part(matched: Matched, part: Part, query: int, rows: Int64[np.ndarr
         vectors.append(vector_of)
         offset += len(row_of)
     if not left:
-        return tuple(np.zeros(0) for _ in range(6))
+        return Contributions.whole(np.zeros(0, dtype=np.int64), np.zeros(0))
     one, other = torch.tensor(left), torch.tensor(right)
     values = (torch.cat(vectors)[one] * pushed[other]).sum(dim=1).numpy() * part.weight
-    return (
-        np.concatenate(found_rows)[left],
-        np.concatenate(found_tokens)[left],
-        place_tokens[right],
-        places[right],
+    return Contributions(
+        np.concatenate(found_rows)[left].astype(np.int64),
+        np.concatenate(found_tokens)[left].astype(np.int64),
+        place_tokens[right].astype(np.int64),
+        places[right].astype(np.int64),
         np.array(cosines),
         values,
+        np.full(len(left), NO_PLACE, dtype=np.int64),
     )

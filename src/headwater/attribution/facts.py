@@ -1,0 +1,69 @@
+"""What an answer says of itself: by which method, of which run; and what a reader would otherwise misread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headwater.attribution.attributions import Influence
+from headwater.attribution.members import Member
+from headwater.attribution.queries import Query
+from headwater.attribution.question import AskedQuestion
+from headwater.methods import NO_TOKEN, Contributions
+from headwater.store import StoredCheckpoint
+
+
+def answer_facts(
+    members: Sequence[Member], method: str, options: Any, used: Sequence[StoredCheckpoint], k: int, lists: int
+) -> dict[str, Any]:
+    """Say by which method, with which options, and of which run an answer is."""
+    run = members[0].run
+    shown = {**asdict(options), "checkpoints": [checkpoint.name for checkpoint in used]}
+    return {
+        "method": method,
+        "options": {**shown, "k": k},
+        "lists": lists,
+        "run": {
+            "name": run.folder.resolve().name,
+            "rows": len(run.corpus),
+            "task": run.task.kind,
+            "labels": list(run.label2id),
+            "checkpoints": [
+                {"name": checkpoint.name, "step": checkpoint.step, "weight": checkpoint.weight} for checkpoint in used
+            ],
+            "model": str((run.checkpoints[-1].config.architectures or ["?"])[0]),
+            "seeds": len(members),
+            "warnings": list(run.warnings),
+        },
+    }
+
+
+def notes_of(
+    question: AskedQuestion,
+    query: Query,
+    scores: NDArray[np.float32],
+    taken: Contributions,
+    proponents: Sequence[Influence],
+) -> tuple[str, ...]:
+    """Say what a reader of one answer would otherwise misread."""
+    method, notes = question.method, []
+    if query.encoding.truncated:
+        notes.append(
+            f"This text is longer than {question.run.task.max_length} tokens: what follows was cut, as in training."
+        )
+    if not scores.any():
+        shared = "shares a word with" if method.need == "tokens" else "has anything to do with"
+        notes.append(f"No training row {shared} this text, so no row has a score.")
+    elif len(taken.rows) and (taken.train_tokens == NO_TOKEN).all():
+        notes.append(f"{method.name} scores whole texts here: no word of theirs has a score of its own.")
+    elif method.need == "tokens" and proponents and all(_special(influence) for influence in proponents):
+        notes.append("This text shares only special tokens with these rows: no word of theirs speaks for them.")
+    return tuple(notes)
+
+
+def _special(influence: Influence) -> bool:
+    return all(pair.special for pair in influence.words)
