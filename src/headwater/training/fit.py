@@ -119,7 +119,7 @@ def fit(
 
     with ExitStack() as stack:
         stack.enter_context(_own_randomness())
-        stack.enter_context(_silence())
+        stack.enter_context(silence())
         trainer = TaskTrainer(
             task=task,
             model=model,
@@ -156,7 +156,7 @@ def _own_randomness() -> Iterator[None]:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Hold back transformers' own lines and bars: ours says what matters."""
     level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, overload
 
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from headwater.errors import RunError
 from headwater.models.load import load_model, load_tokenizer
@@ -29,6 +29,7 @@ def retrain(
     rows: Sequence[int] | None = None,
     seed: int | None = None,
     out: None = None,
+    callbacks: Sequence[TrainerCallback] = (),
     title: str = "retraining",
     show: bool | None = None,
 ) -> PreTrainedModel: ...
@@ -42,6 +43,7 @@ def retrain(
     rows: Sequence[int] | None = None,
     seed: int | None = None,
     out: str | Path,
+    callbacks: Sequence[TrainerCallback] = (),
     title: str = "retraining",
     show: bool | None = None,
 ) -> Run: ...
@@ -54,6 +56,7 @@ def retrain(
     rows: Sequence[int] | None = None,
     seed: int | None = None,
     out: str | Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
     title: str = "retraining",
     show: bool | None = None,
 ) -> PreTrainedModel | Run:
@@ -62,7 +65,7 @@ def retrain(
     With nothing but `run` it ends in the run's last checkpoint, bit for bit (same machine, same versions). Fewer
     rows keep the number of epochs, so they take fewer steps. `seed` changes the order of the rows and dropout, not
     the initial weights. Without `out` nothing stays on disk and the trained model comes back, in evaluation mode;
-    with it, the new Run that is written there.
+    with it, the new Run that is written there. `callbacks` are Trainer's.
 
     Raises RunError when the run has no recipe or `out` is not empty, DataError for labels the model does not know.
     """
@@ -73,19 +76,28 @@ def retrain(
     tokenizer = load_tokenizer(recipe.initial)
     model = load_model(recipe.initial, run.task.auto, merge=False)  # of an adapter, the adapter is what is trained
     targets = corpus_targets(run.task, chosen, model.config)
-    options = _scaled(dict(recipe.arguments), len(run.corpus), len(chosen))
-    options["seed"] = recipe.seed if seed is None else seed
     if out is None:
         with TemporaryDirectory(prefix="headwater-") as folder:
-            arguments = _arguments(options | {"save_strategy": "no"}, Path(folder), run)
-            return fit(model, tokenizer, run.task, chosen, targets, arguments, title=title, show=show)
+            arguments = retrain_arguments(run, len(chosen), seed, Path(folder), {"save_strategy": "no"})
+            return fit(
+                model, tokenizer, run.task, chosen, targets, arguments, callbacks=callbacks, title=title, show=show
+            )
     out = Path(out)
     refuse_occupied(out)
     recorder = Recorder(out, corpus=chosen, task=run.task, eval_corpus=run.eval_corpus)
-    arguments = _arguments(options, out, run)
+    arguments = retrain_arguments(run, len(chosen), seed, out, {})
+    told = [recorder, *callbacks]
     with guarded(out):
-        fit(model, tokenizer, run.task, chosen, targets, arguments, callbacks=[recorder], title=title, show=show)
+        fit(model, tokenizer, run.task, chosen, targets, arguments, callbacks=told, title=title, show=show)
     return Run.open(out, task=run.task)
+
+
+def retrain_arguments(run: Run, rows: int, seed: int | None, out: Path, changes: Mapping[str, Any]) -> TrainingArguments:
+    """The recipe's arguments, with `changes`, for a retraining on `rows` rows. Raises RunError as it does."""
+    recipe = run.need_recipe()
+    options = _scaled(dict(recipe.arguments), len(run.corpus), rows)
+    options["seed"] = recipe.seed if seed is None else seed
+    return _arguments({**options, **changes}, out, run)
 
 
 def _scaled(options: dict[str, Any], before: int, now: int) -> dict[str, Any]:
