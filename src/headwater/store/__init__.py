@@ -1,20 +1,30 @@
-"""An inverted index of token gradients on disk: segments, manifest, search. It knows no texts and no models."""
+"""What an index stores on disk, over numbers given to it. It knows no texts and no models.
+
+Token gradients as an inverted index (`Store`), arrays of a fixed shape a row (`RowStore`): segments, manifest, search.
+"""
 
 from headwater.store.build import build_store, built_with
+from headwater.store.columns import Column
 from headwater.store.manifest import RANGE_ROWS, Manifest, RowRange, StoredCheckpoint
 from headwater.store.postings import Dtype, Postings, postings_in_memory
+from headwater.store.rows import RowManifest, RowsOf, RowStore, build_rows
 from headwater.store.search import join, restrict, row_vectors, threads_for
 from headwater.store.store import Segment, Store, keep_mask
 
 __all__ = [
     "RANGE_ROWS",
+    "Column",
     "Dtype",
     "Manifest",
     "Postings",
+    "RowManifest",
     "RowRange",
+    "RowStore",
+    "RowsOf",
     "Segment",
     "Store",
     "StoredCheckpoint",
+    "build_rows",
     "build_store",
     "built_with",
     "join",

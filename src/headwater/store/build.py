@@ -9,23 +9,27 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from headwater.errors import StoreError
 from headwater.files import file_digest, remove_leftovers
 from headwater.gradients.tokens import TokenGradients
+from headwater.store.arrays import REBUILD, read_facts, unlike
 from headwater.store.lock import writer_lock
 from headwater.store.manifest import (
+    Contents,
     FileEntry,
+    Kind,
     Manifest,
     RowRange,
     StoredCheckpoint,
-    read_manifest,
+    read_contents,
     write_manifest,
 )
 from headwater.store.postings import encode_block
-from headwater.store.segment import open_segment, read_facts, unlike, write_segment
+from headwater.store.segment import open_segment, write_segment
 
 GradientsOf = Callable[[StoredCheckpoint, RowRange], Iterable[TokenGradients]]
 """Give the token gradients of a range of rows at a checkpoint, whole rows at a time, rows numbered in the corpus."""
@@ -39,8 +43,30 @@ def build_store(
     others: Mapping[str, Callable[[Path], None]],
     kept: Callable[[int], object],
 ) -> Manifest:
+    """Write every segment of token gradients of `plan` that is not there yet, and the manifest (see `build_files`)."""
+
+    def write(path: Path, checkpoint: StoredCheckpoint, rows: RowRange) -> None:
+        blocks = (
+            encode_block(gradients, dtype=plan.dtype, special=plan.special_tokens, max_words=plan.max_words)
+            for gradients in gradients_of(checkpoint, rows)
+        )
+        write_segment(path, blocks, first_row=rows.start, facts=plan.segment_facts(checkpoint, rows))
+
+    return build_files(folder, plan, write, lambda path, _: open_segment(path), others=others, kept=kept)
+
+
+def build_files(
+    folder: Path,
+    plan: Kind,
+    write: Callable[[Path, StoredCheckpoint, RowRange], None],
+    check: Callable[[Path, RowRange], object],
+    *,
+    others: Mapping[str, Callable[[Path], None]],
+    kept: Callable[[int], object],
+) -> Kind:
     """Write every segment of `plan` that is not there yet, and the manifest; return it.
 
+    `write` writes one segment, whole or not at all; `check` raises StoreError when one that is there is damaged.
     `others` are further files of the index, each with what writes it, unless the same is there; `kept` is told the
     number of rows of each segment that was found whole. Raises StoreError when a segment that is there is of
     something else (another model, tokenizer, corpus or option) or damaged, or when another process is writing.
@@ -48,25 +74,25 @@ def build_store(
     with writer_lock(folder):
         remove_leftovers(folder)
         _check_models(folder, plan)
-        known = _known_files(folder)
+        known = _known_files(folder, type(plan))
         files: dict[str, FileEntry] = {}
-        for name, write in others.items():
+        for name, write_other in others.items():
             if (folder / name).exists():
                 _check_bytes(folder / name, known.get(name))
-            write(folder / name)
+            write_other(folder / name)
             files[name] = _entry(folder / name)
-        for rows in plan.ranges:
-            for checkpoint in plan.checkpoints:
-                name = plan.segment_path(checkpoint, rows)
-                path = folder / name
-                remove_leftovers(path.parent)
-                if path.exists():
-                    _check_same(path, plan.segment_facts(checkpoint, rows))
-                    files[name] = _check_bytes(path, known.get(name))
-                    kept(rows.stop - rows.start)
-                else:
-                    _write(path, plan, checkpoint, rows, gradients_of)
-                    files[name] = _entry(path)
+        for rows, checkpoint in plan.segments():
+            name = plan.segment_path(checkpoint, rows)
+            path = folder / name
+            remove_leftovers(path.parent)
+            if path.exists():
+                _check_same(path, plan.segment_facts(checkpoint, rows))
+                check(path, rows)
+                files[name] = _check_bytes(path, known.get(name))
+                kept(rows.stop - rows.start)
+            else:
+                write(path, checkpoint, rows)
+                files[name] = _entry(path)
         manifest = plan.with_files(files)
         write_manifest(folder, manifest)
     return manifest
@@ -79,22 +105,14 @@ def built_with(device: str = "cpu") -> dict[str, str]:
     return {"torch": torch.__version__, "device": gpu or cpu}
 
 
-def _write(path: Path, plan: Manifest, checkpoint: StoredCheckpoint, rows: RowRange, gradients_of: GradientsOf) -> None:
-    blocks = (
-        encode_block(gradients, dtype=plan.dtype, special=plan.special_tokens, max_words=plan.max_words)
-        for gradients in gradients_of(checkpoint, rows)
-    )
-    write_segment(path, blocks, first_row=rows.start, facts=plan.segment_facts(checkpoint, rows))
-
-
 def _entry(path: Path) -> FileEntry:
     return FileEntry(path.stat().st_size, file_digest(path))
 
 
-def _known_files(folder: Path) -> Mapping[str, FileEntry]:
+def _known_files(folder: Path, kind: type[Contents]) -> Mapping[str, FileEntry]:
     """Return what an earlier build wrote down of its files; nothing where there was none that can be read."""
     try:
-        return read_manifest(folder).files
+        return read_contents(folder, kind).files
     except StoreError:
         return {}
 
@@ -103,14 +121,11 @@ def _check_bytes(path: Path, known: FileEntry | None) -> FileEntry:
     """Refuse to bless damage: a file that an earlier build wrote down must still be what it was."""
     entry = _entry(path)
     if known not in (None, entry):
-        raise StoreError(
-            f"{path}: its bytes have changed since it was written. Delete it and run `headwater index` again: "
-            "only what is missing is built."
-        )
+        raise StoreError(f"{path}: its bytes have changed since it was written. {REBUILD}")
     return entry
 
 
-def _check_models(folder: Path, plan: Manifest) -> None:
+def _check_models(folder: Path, plan: Contents) -> None:
     """Refuse to build beside segments of a checkpoint of the same name but other weights."""
     ours = {(folder / plan.segment_path(checkpoint, plan.ranges[0])).parent for checkpoint in plan.checkpoints}
     names = {_without_fingerprint(place) for place in ours}
@@ -136,10 +151,22 @@ _OF = {
 }
 
 
-def _check_same(path: Path, expected: dict[str, object]) -> None:
+def _check_same(path: Path, expected: Mapping[str, Any]) -> None:
     """Refuse to mix: a segment that is there must be exactly what this build would write."""
     facts = read_facts(path)
     for name in unlike(facts, expected):
-        what = _OF.get(name, f"other options ({name}={facts.get(name)!r}, not {expected[name]!r})")
+        what = _OF.get(name) or f"other options ({_difference(name, facts.get(name), expected[name])})"
         raise StoreError(f"{path}: this segment is of {what}. Build into another folder with --out, or delete it.")
-    open_segment(path)
+
+
+def _difference(name: str, there: object, ours: object) -> str:
+    """Name the innermost value that differs."""
+    if isinstance(there, dict) and isinstance(ours, dict):
+        inner = min(key for key in {*there, *ours} if there.get(key) != ours.get(key))
+        return _difference(f"{name}.{inner}", there.get(inner), ours.get(inner))
+    return f"{name}={_short(there)}, not {_short(ours)}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} ..."

@@ -1,21 +1,23 @@
-"""The manifest: what an index is of, how it was built, and the size and checksum of each of its files.
+"""The manifest: what a store is of, how it was built, and the size and checksum of each of its files.
 
 It is written last. A folder without one is an unfinished index, and building again resumes it.
+`Contents` is what the manifests of all kinds of stores say; `Manifest` is that of token gradients.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, TypeVar, get_args
 
 from headwater.errors import HeadwaterError, StoreError
 from headwater.files import canonical_json, digest, read_json, write_json
+from headwater.store.arrays import FORMAT
 from headwater.store.postings import Dtype
-from headwater.store.segment import FORMAT
 
 NAME = "manifest.json"
 RANGE_ROWS = 4096
@@ -52,30 +54,49 @@ class FileEntry:
     xxh3: str
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """See the module's docstring. `files` maps paths inside the folder to their entries; empty while unfinished."""
+@dataclass(frozen=True, kw_only=True)
+class Contents(ABC):
+    """What every kind of store is of. `files` maps paths inside its folder to their entries; empty while unfinished."""
 
-    method: str
     model: str
     tokenizer: str
     task: Mapping[str, Any]
-    dtype: Dtype
-    max_words: int | None
-    special_tokens: tuple[int, ...]
     ranges: tuple[RowRange, ...]
     checkpoints: tuple[StoredCheckpoint, ...]
     built_with: Mapping[str, str]
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     format: int = FORMAT
 
+    @classmethod
+    @abstractmethod
+    def of_json(cls, fields: dict[str, Any]) -> Self:
+        """Make a manifest of what `read_contents` read, the fields above made already.
+
+        Raises KeyError, TypeError, ValueError or AttributeError when another field is not of its kind.
+        """
+
+    @abstractmethod
+    def own_facts(self) -> dict[str, Any]:
+        """Return what else the segments of this kind of store depend on, as JSON gives it back."""
+
     @property
     def rows(self) -> int:
         """Return the number of training rows."""
         return self.ranges[-1].stop
 
+    @property
+    def bytes(self) -> int:
+        """Return the size of all files."""
+        return sum(entry.bytes for entry in self.files.values())
+
+    def segments(self) -> Iterator[tuple[RowRange, StoredCheckpoint]]:
+        """Go through all segments: each range of rows at every checkpoint, then the next range."""
+        for rows in self.ranges:
+            for checkpoint in self.checkpoints:
+                yield rows, checkpoint
+
     def segment_path(self, checkpoint: StoredCheckpoint, rows: RowRange) -> str:
-        """Return where the segment of this range and checkpoint lies, relative to the index folder."""
+        """Return where the segment of this range and checkpoint lies, relative to the store's folder."""
         name = re.sub(r"[^A-Za-z0-9._-]", "_", checkpoint.name).lstrip("._-") or "checkpoint"
         return f"segments/{name}-{checkpoint.fingerprint[:8]}/{rows.start:09d}-{rows.stop:09d}.safetensors"
 
@@ -85,31 +106,67 @@ class Manifest:
         Weights are left out: they multiply at search time and change no byte of a segment.
         """
         return {
-            "method": self.method,
             "model": checkpoint.fingerprint,
             "tokenizer": self.tokenizer,
             "task": dict(self.task),
-            "dtype": self.dtype,
-            "max_words": self.max_words,
-            "special_tokens": list(self.special_tokens),
             "start": rows.start,
             "stop": rows.stop,
             "rows": rows.digest,
+            **self.own_facts(),
             "built_with": dict(self.built_with),
         }
 
-    def with_files(self, files: Mapping[str, FileEntry]) -> Manifest:
+    def with_files(self, files: Mapping[str, FileEntry]) -> Self:
         """Return the finished manifest."""
         return replace(self, files=dict(files))
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Contents):
+    """What an index of token gradients is of."""
+
+    method: str
+    dtype: Dtype
+    max_words: int | None
+    special_tokens: tuple[int, ...]
+
+    @classmethod
+    def of_json(cls, fields: dict[str, Any]) -> Self:
+        """See `Contents.of_json`."""
+        manifest = cls(**{**fields, "special_tokens": tuple(int(token) for token in fields["special_tokens"])})
+        if not (
+            isinstance(manifest.method, str)
+            and (manifest.max_words is None or type(manifest.max_words) is int)
+            and manifest.dtype in get_args(Dtype)
+        ):
+            raise ValueError("a field is not of its kind")
+        return manifest
+
+    def own_facts(self) -> dict[str, Any]:
+        """Return the method and the options of storage."""
+        return {
+            "method": self.method,
+            "dtype": self.dtype,
+            "max_words": self.max_words,
+            "special_tokens": list(self.special_tokens),
+        }
+
+
+Kind = TypeVar("Kind", bound=Contents)
+
+
+def write_manifest(folder: Path, manifest: Contents) -> None:
     """Write it atomically, with a checksum of itself."""
     values = asdict(manifest)
     write_json(folder / NAME, {**values, _SUM: digest([canonical_json(values)])})
 
 
 def read_manifest(folder: Path) -> Manifest:
+    """Read and check a manifest of token gradients (see `read_contents`)."""
+    return read_contents(folder, Manifest)
+
+
+def read_contents(folder: Path, kind: type[Kind]) -> Kind:
     """Read and check a manifest. Raises StoreError: no index, unfinished, newer format, damaged."""
     path = folder / NAME
     if not path.exists():
@@ -129,7 +186,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if raw.pop(_SUM) != digest([canonical_json(raw)]):
             raise ValueError("its checksum is wrong")
-        manifest = _parse(raw)
+        manifest = kind.of_json(_fields(raw))
         _check_kinds(manifest)
         _check(path, manifest)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -141,24 +198,23 @@ _SUM = "xxh3"
 _AGAIN = "Delete this file and run `headwater index` again: segments that are whole are kept."
 
 
-def _parse(raw: dict[str, Any]) -> Manifest:
-    parts = dict(raw)
-    parts["ranges"] = tuple(RowRange(**entry) for entry in raw["ranges"])
-    parts["checkpoints"] = tuple(StoredCheckpoint(**entry) for entry in raw["checkpoints"])
-    parts["special_tokens"] = tuple(int(token) for token in raw["special_tokens"])
-    parts["files"] = {str(name): FileEntry(**entry) for name, entry in raw["files"].items()}
-    return Manifest(**parts)
+def _fields(raw: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **raw,
+        "ranges": tuple(RowRange(**entry) for entry in raw["ranges"]),
+        "checkpoints": tuple(StoredCheckpoint(**entry) for entry in raw["checkpoints"]),
+        "files": {str(name): FileEntry(**entry) for name, entry in raw["files"].items()},
+    }
 
 
-def _check_kinds(manifest: Manifest) -> None:
+def _check_kinds(manifest: Contents) -> None:
     """Raise ValueError for a field that is not of its kind, before anything relies on it."""
-    texts = [manifest.method, manifest.model, manifest.tokenizer]
+    texts = [manifest.model, manifest.tokenizer]
     texts += [rows.digest for rows in manifest.ranges]
     texts += [text for checkpoint in manifest.checkpoints for text in (checkpoint.name, checkpoint.fingerprint)]
     texts += [entry.xxh3 for entry in manifest.files.values()]
     numbers = [number for rows in manifest.ranges for number in (rows.start, rows.stop)]
     numbers += [entry.bytes for entry in manifest.files.values()]
-    numbers += [] if manifest.max_words is None else [manifest.max_words]
     rates = [checkpoint.weight for checkpoint in manifest.checkpoints]
     rates += [c.learning_rate for c in manifest.checkpoints if c.learning_rate is not None]
     if not (
@@ -167,12 +223,11 @@ def _check_kinds(manifest: Manifest) -> None:
         and all(type(rate) in (int, float) and math.isfinite(rate) for rate in rates)
         and isinstance(manifest.task, dict)
         and isinstance(manifest.built_with, dict)
-        and manifest.dtype in get_args(Dtype)
     ):
         raise ValueError("a field is not of its kind")
 
 
-def _check(path: Path, manifest: Manifest) -> None:
+def _check(path: Path, manifest: Contents) -> None:
     """Refuse a manifest that would lead out of the folder, or whose ranges leave gaps."""
     for name in manifest.files:
         if not _SAFE.fullmatch(name):
@@ -184,7 +239,6 @@ def _check(path: Path, manifest: Manifest) -> None:
         expected = rows.stop
     if not manifest.ranges or not manifest.checkpoints:
         raise StoreError(f"{path}: no rows or no checkpoints: damaged manifest. {_AGAIN}")
-    for checkpoint in manifest.checkpoints:
-        for rows in manifest.ranges:
-            if manifest.segment_path(checkpoint, rows) not in manifest.files:
-                raise StoreError(f"{path}: lacks a segment of {checkpoint.name}: damaged manifest. {_AGAIN}")
+    for rows, checkpoint in manifest.segments():
+        if manifest.segment_path(checkpoint, rows) not in manifest.files:
+            raise StoreError(f"{path}: lacks a segment of {checkpoint.name}: damaged manifest. {_AGAIN}")

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from headwater.gradients.tokens import TokenGradients
+from headwater.store.halves import encode_half, powers
 
 Dtype = Literal["float16", "float32"]
 SPECIAL_RANK = 255
 _LAST_RANK = 254
 _SMALL, _LARGE = 1e-15, 1e15  # norms between which float32 can sum squares of components
-_TOP_EXPONENT = 15  # float16 holds up to 2**16: the largest component of a vector is scaled to [2**14, 2**15)
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,6 @@ class Postings:
     def token_of(self) -> NDArray[np.int64]:
         """Return the token of every posting, [p]."""
         return np.repeat(self.tokens, np.diff(self.offsets))
-
-
-def powers(exponents: NDArray[np.signedinteger[Any]]) -> NDArray[np.float32]:
-    """Return 2**exponent as float32, exactly."""
-    return np.ldexp(np.float32(1), exponents.astype(np.int32))
 
 
 @dataclass(frozen=True)
@@ -163,14 +158,7 @@ def postings_in_memory(
 
 
 def _encode(gradients: Float32[Tensor, "p d"], dtype: Dtype) -> tuple[Tensor, NDArray[np.int8] | None]:
-    """Encode vectors; a power of two per vector keeps float16 out of its subnormal numbers, and is exact."""
-    if dtype == "float32":
-        return gradients, None
-    largest = gradients.abs().amax(dim=1) if len(gradients) else gradients.new_zeros(0)
-    exponents = (torch.frexp(largest).exponent - _TOP_EXPONENT).clamp(-126, 127)
-    exponents = torch.where(largest > 0, exponents, torch.zeros_like(exponents)).to(torch.int8)
-    scales = torch.from_numpy(powers(-exponents.numpy().astype(np.int16)))  # int8 cannot hold -(-128)
-    return (gradients * scales[:, None]).half(), exponents.numpy()
+    return encode_half(gradients) if dtype == "float16" else (gradients, None)
 
 
 def _norms(payload: Tensor, exponents: NDArray[np.int8] | None) -> NDArray[np.float32]:

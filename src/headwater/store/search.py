@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
-from headwater.store.postings import Postings, powers
+from headwater.store.halves import powers
+from headwater.store.postings import Postings
 from headwater.store.store import Segment, keep_mask
 
 _FEW = 64  # pairs of a token (queries x rows) below which gathering is cheaper than a product of its own

@@ -1,37 +1,22 @@
-"""Segments: one immutable safetensors file of the postings of one row range at one checkpoint.
-
-The header's metadata is ONE key with canonical JSON (several keys would be written in random order), without times
-or paths, so that the same input gives the same bytes. Files are opened memory-mapped; their size is compared with
-what the header promises first, because touching a truncated map kills the process.
-"""
+"""Segments of postings: one file of the postings of one row range at one checkpoint (see `headwater.store.arrays`)."""
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from headwater.errors import StoreError
-from headwater.files import atomic_file, canonical_json
+from headwater.store.arrays import REBUILD, open_arrays, read_facts, write_arrays
 from headwater.store.postings import Block, Postings, in_order
 
-FORMAT = 1
-_KEY = "headwater"
-_NAMES = {
-    np.dtype(np.int64): "I64",
-    np.dtype(np.uint32): "U32",
-    np.dtype(np.float32): "F32",
-    np.dtype(np.float16): "F16",
-    np.dtype(np.uint8): "U8",
-    np.dtype(np.int8): "I8",
-}
+__all__ = ["open_segment", "read_facts", "write_segment"]
+
 _PIECE = 1 << 15  # postings gathered into order at a time while the payload is written
 
 
@@ -41,112 +26,34 @@ def write_segment(path: Path, blocks: Iterable[Block], *, first_row: int, facts:
     stored: NDArray[Any] = payload.numpy()
     shapes = {name: (array.dtype, array.shape) for name, array in small.items()}
     shapes["payload"] = (stored.dtype, stored.shape)
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        names = _write_header(file, shapes, {"format": FORMAT, **facts})
-        for name in names:
-            if name != "payload":
-                file.write(np.ascontiguousarray(small[name]).data)
-                continue
-            for start in range(0, len(order), _PIECE):
-                file.write(stored[order[start : start + _PIECE]].data)
 
+    def pieces(name: str) -> Iterator[NDArray[Any]]:
+        if name != "payload":
+            yield small[name]
+            return
+        for start in range(0, len(order), _PIECE):
+            yield stored[order[start : start + _PIECE]]
 
-def _write_header(
-    file: BinaryIO, shapes: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], facts: Mapping[str, Any]
-) -> list[str]:
-    """Write a safetensors header and return the order in which the tensors must follow: widest numbers first.
-
-    The library's own writer wants every tensor whole in memory, twice; the payload is written in pieces instead.
-    """
-    names = sorted(shapes, key=lambda name: (-shapes[name][0].itemsize, name))
-    header: dict[str, Any] = {"__metadata__": {_KEY: canonical_json(facts)}}
-    at = 0
-    for name in names:
-        dtype, shape = shapes[name]
-        size = int(np.prod(shape)) * dtype.itemsize
-        header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [at, at + size]}
-        at += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)))
-    file.write(text)
-    return names
-
-
-def read_facts(path: Path) -> dict[str, Any]:
-    """Read what a segment says of itself. Raises StoreError when it is missing, truncated or no segment."""
-    header = _read_header(path)
-    try:
-        facts = json.loads(header["__metadata__"][_KEY])
-        version = facts["format"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        raise StoreError(f"{path}: this is not a Headwater segment. {_REBUILD}") from None
-    if version != FORMAT:
-        raise StoreError(
-            f"{path}: segment format {version}, but this Headwater reads format {FORMAT}. "
-            "Upgrade Headwater (pip install -U headwater), or build the index again."
-        )
-    return dict(facts)
-
-
-def unlike(facts: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """Return the names of the facts that are not what was expected."""
-    return [name for name, value in expected.items() if facts.get(name) != value]
+    write_arrays(path, shapes, pieces, facts=facts)
 
 
 def open_segment(path: Path) -> Postings:
     """Open a segment memory-mapped. Raises StoreError when it is missing, truncated, or not what a segment holds."""
-    facts = read_facts(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        exponents = tensors["exponents"].numpy() if "exponents" in tensors else None
-        postings = Postings(
-            tokens=tensors["tokens"].numpy(),
-            offsets=tensors["offsets"].numpy(),
-            rows=tensors["rows"].numpy(),
-            norms=tensors["norms"].numpy(),
-            ranks=tensors["ranks"].numpy(),
-            payload=tensors["payload"],
-            exponents=exponents,
-        )
-    except (SafetensorError, KeyError, TypeError, OSError) as error:
-        raise StoreError(f"{path}: damaged segment ({error}). {_REBUILD}") from error
+    facts, postings = open_arrays(path, _postings)
     _check_arrays(path, postings, facts)
     return postings
 
 
-_REBUILD = "Delete it and run `headwater index` again: only what is missing is built."
-
-
-def _read_header(path: Path) -> dict[str, Any]:
-    """Read the header and check the file's size against it, before anything maps the file."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > size - 8:
-                raise StoreError(f"{path}: truncated inside its header. {_REBUILD}")
-            header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        promised = 8 + length + max(ends)
-    except FileNotFoundError:
-        raise StoreError(f"{path}: this segment is missing. {_REBUILD}") from None
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (
-        struct.error,
-        ValueError,
-        KeyError,
-        TypeError,
-        IndexError,
-        AttributeError,
-        RecursionError,
-    ) as error:
-        raise StoreError(f"{path}: damaged header. {_REBUILD}") from error
-    if promised != size:
-        raise StoreError(f"{path}: {size:,} bytes, but its header promises {promised:,}: truncated. {_REBUILD}")
-    return dict(header)
+def _postings(arrays: Mapping[str, Tensor]) -> Postings:
+    return Postings(
+        tokens=arrays["tokens"].numpy(),
+        offsets=arrays["offsets"].numpy(),
+        rows=arrays["rows"].numpy(),
+        norms=arrays["norms"].numpy(),
+        ranks=arrays["ranks"].numpy(),
+        payload=arrays["payload"],
+        exponents=arrays["exponents"].numpy() if "exponents" in arrays else None,
+    )
 
 
 def _check_arrays(path: Path, postings: Postings, facts: Mapping[str, Any]) -> None:
@@ -168,7 +75,7 @@ def _check_arrays(path: Path, postings: Postings, facts: Mapping[str, Any]) -> N
         and _rows_fit(postings, facts)
     )
     if not fits:
-        raise StoreError(f"{path}: its arrays do not fit each other: damaged. {_REBUILD}")
+        raise StoreError(f"{path}: its arrays do not fit each other: damaged. {REBUILD}")
 
 
 def _payload_fits(postings: Postings, count: int) -> bool:

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.errors import StoreError
-from headwater.files import file_digest
+from headwater.store.check import check_sizes, verify_files
 from headwater.store.manifest import Manifest, RowRange, StoredCheckpoint, read_manifest
 from headwater.store.postings import SPECIAL_RANK, Postings
-from headwater.store.segment import open_segment, read_facts, unlike
+from headwater.store.segment import open_segment
 
 
 @dataclass(frozen=True)
@@ -41,18 +40,13 @@ class Store:
         Every file's size is compared with the manifest; checksums are read by `verify` only.
         """
         manifest = read_manifest(folder)
-        for name, entry in manifest.files.items():
-            path = folder / name
-            if not path.is_file():
-                raise StoreError(f"{path}: this file of the index is missing. {_REBUILD}")
-            if path.stat().st_size != entry.bytes:
-                raise StoreError(f"{path}: {path.stat().st_size:,} bytes, not {entry.bytes:,}: truncated. {_REBUILD}")
+        check_sizes(folder, manifest)
         return cls(folder, manifest)
 
     @property
     def bytes(self) -> int:
         """Return the size of all files."""
-        return sum(entry.bytes for entry in self.manifest.files.values())
+        return self.manifest.bytes
 
     def segments(self, checkpoint: StoredCheckpoint) -> Iterator[Segment]:
         """Yield the segments of one checkpoint in row order."""
@@ -92,26 +86,7 @@ class Store:
 
     def verify(self) -> None:
         """Read every byte. Raises StoreError naming all files whose checksum or header is wrong."""
-        expected = {
-            self.manifest.segment_path(checkpoint, rows): self.manifest.segment_facts(checkpoint, rows)
-            for checkpoint in self.manifest.checkpoints
-            for rows in self.manifest.ranges
-        }
-        problems = []
-        for name, entry in self.manifest.files.items():
-            path = self.folder / name
-            try:
-                if file_digest(path) != entry.xxh3:
-                    problems.append(f"{path}: its bytes have changed since it was written (checksum).")
-                elif name in expected and unlike(read_facts(path), expected[name]):
-                    problems.append(f"{path}: holds something else than the manifest says.")
-            except OSError as error:
-                problems.append(f"{path}: cannot be read ({error.strerror}).")
-        if problems:
-            raise StoreError("\n".join(problems) + f"\n{_REBUILD}")
-
-
-_REBUILD = "Delete it and run `headwater index` again: only what is missing is built."
+        verify_files(self.folder, self.manifest)
 
 
 def keep_mask(ranks: NDArray[np.uint8], *, special_tokens: bool, max_words: int | None) -> NDArray[np.bool_] | None:
