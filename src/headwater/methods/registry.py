@@ -3,52 +3,136 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any
 
 from headwater.errors import UsageError
-from headwater.methods import tracin_we
+from headwater.methods import (
+    datainf,
+    gradient_cosine,
+    less,
+    logra,
+    tracin,
+    tracin_we,
+    trackstar,
+    trak,
+)
+from headwater.methods.method import Method
 
+_PAIRS = "exact for layers that see tokens: pairs of places, and one entry for layers that see the text as a whole"
 
-@dataclass(frozen=True)
-class Method:
-    """A way to compare queries with training rows."""
-
-    name: str
-    summary: str
-    needs: str
-    cost: str
-    words: str
-    paper: str
-    options: type[Any]
-    prepare: Callable[..., Any]
-    score: Callable[..., None]
-    rounding: Callable[..., Any]
-    explain: Callable[..., Any]
-
-    def make_options(self, **given: Any) -> Any:
-        """Make the options of this method. Raises UsageError naming an unknown one and those there are."""
-        known = [field.name for field in fields(self.options)]
-        for name in given:
-            if name not in known:
-                raise UsageError(f"{self.name} has no option {name!r}. It has: {', '.join(known)}.")
-        return self.options(**given)
-
-
-_METHODS = (
+_METHODS: tuple[Method, ...] = (
     Method(
         name="tracin-we",
         summary="dot product of the gradients on the word-embedding matrix, word by shared word",
-        needs="an index (one forward and one activation-backward pass a checkpoint)",
+        need="tokens",
         cost="milliseconds a query, read from the index",
         words="exact: the scores of word pairs add up to the score of the row",
         paper="Yeh et al. 2022, First is Better Than Last for Language Data Influence (arXiv 2202.11844)",
         options=tracin_we.TracInWE,
         prepare=tracin_we.prepare,
-        score=tracin_we.tracin_we,
-        rounding=tracin_we.rounding,
-        explain=tracin_we.explain,
+    ),
+    Method(
+        name="tracin",
+        summary="dot product of the gradients on the layers that are indexed",
+        need="layers",
+        cost="one pass over the stored gradients",
+        words=_PAIRS,
+        paper="Pruthi et al. 2020, Estimating Training Data Influence by Tracing Gradient Descent (arXiv 2002.08484)",
+        options=tracin.TracIn,
+        prepare=tracin.prepare,
+    ),
+    Method(
+        name="tracin-last",
+        summary="dot product of the gradients on the last layer",
+        need="layers",
+        cost="one pass over the stored gradients",
+        words=_PAIRS,
+        paper="Yeh et al. 2022, First is Better Than Last for Language Data Influence (arXiv 2202.11844)",
+        options=tracin.TracInLast,
+        prepare=tracin.prepare,
+        layers="last",
+    ),
+    Method(
+        name="tracin-second",
+        summary="dot product of the gradients on the layer before the last",
+        need="layers",
+        cost="one pass over the stored gradients",
+        words=_PAIRS,
+        paper="Yeh et al. 2022, First is Better Than Last for Language Data Influence (arXiv 2202.11844)",
+        options=tracin.TracInSecond,
+        prepare=tracin.prepare,
+        layers="second-to-last",
+    ),
+    Method(
+        name="tracin-all",
+        summary="dot product of the gradients on every layer",
+        need="layers",
+        cost="one pass over the stored gradients",
+        words=_PAIRS,
+        paper="Yeh et al. 2022, First is Better Than Last for Language Data Influence (arXiv 2202.11844)",
+        options=tracin.TracInAll,
+        prepare=tracin.prepare,
+    ),
+    Method(
+        name="gradient-cosine",
+        summary="cosine of the gradients over all layers in one",
+        need="layers",
+        cost="two passes over the stored gradients",
+        words=_PAIRS,
+        paper="ablation of Chang et al. 2025, Scalable Influence and Fact Tracing (arXiv 2410.17413)",
+        options=gradient_cosine.GradientCosine,
+        prepare=gradient_cosine.prepare,
+    ),
+    Method(
+        name="trackstar",
+        summary="cosine of whitened gradients over Adam's second moments; what all queries share counts less",
+        need="layers",
+        cost="three passes over the stored gradients, and a matrix of each layer",
+        words=_PAIRS,
+        paper="Chang et al. 2025, Scalable Influence and Fact Tracing for LLM Pretraining (arXiv 2410.17413)",
+        options=trackstar.TrackStar,
+        prepare=trackstar.prepare,
+        scale="second-moments",
+    ),
+    Method(
+        name="trak",
+        summary="what a linear model of the log-odds would lose without the row; averaged over checkpoints and runs",
+        need="layers",
+        cost="two passes over the stored gradients, and a matrix of dim x dim",
+        words=_PAIRS,
+        paper="Park et al. 2023, TRAK: Attributing Model Behavior at Scale (arXiv 2303.14186)",
+        options=trak.Trak,
+        prepare=trak.prepare,
+    ),
+    Method(
+        name="logra",
+        summary="influence function with the Fisher information of each layer's projected gradients",
+        need="layers",
+        cost="two passes over the stored gradients, and a matrix of each layer",
+        words=_PAIRS,
+        paper="Choe et al. 2024, What is Your Data Worth to GPT? (arXiv 2405.13954)",
+        options=logra.LoGra,
+        prepare=logra.prepare,
+    ),
+    Method(
+        name="datainf",
+        summary="influence function whose inverse curvature is the mean of the rows' inverses, in closed form",
+        need="layers",
+        cost="three passes over the stored gradients, and a matrix of each layer",
+        words=_PAIRS,
+        paper="Kwon et al. 2024, DataInf: Efficiently Estimating Data Influence in LoRA-tuned LLMs (arXiv 2310.00902)",
+        options=datainf.DataInf,
+        prepare=datainf.prepare,
+    ),
+    Method(
+        name="less",
+        summary="cosine of the query's gradient with the step that Adam would take on the row",
+        need="layers",
+        cost="two passes over the stored steps",
+        words="none: a step of Adam is no sum over words",
+        paper="Xia et al. 2024, LESS: Selecting Influential Data for Targeted Instruction Tuning (arXiv 2402.04333)",
+        options=less.Less,
+        prepare=less.prepare,
+        scale="adam-update",
     ),
 )
 
