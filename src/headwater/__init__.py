@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headwater.attribution.attributions import Attribution as Attribution
     from headwater.attribution.attributions import Attributions as Attributions
+    from headwater.attribution.cancellation import cancellation as cancellation
     from headwater.attribution.index import Index as Index
     from headwater.attribution.where import Where as Where
     from headwater.errors import HeadwaterError as HeadwaterError
@@ -51,6 +52,7 @@ _WHERE = {
     "Recorder": "headwater.runs",
     "Run": "headwater.runs",
     "Where": "headwater.attribution.where",
+    "cancellation": "headwater.attribution.cancellation",
 }
 
 __all__ = [
@@ -70,6 +72,7 @@ __all__ = [
     "Run",
     "Seq2Seq",
     "Where",
+    "cancellation",
 ]
 
 

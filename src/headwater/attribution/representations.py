@@ -30,19 +30,7 @@ def build_representations(
 ) -> None:
     """Write what is missing of the representations into the index `folder`: one forward pass a row and checkpoint."""
     passes = Passes(run, checkpoints, device)
-    head = last_layer(passes.models.load(checkpoints[-1]))
-    assert head.matrix is not None
-    classes = () if text_task(run.task) is not None else ("logits", "errors")
-    plan = RowManifest(
-        kind=KIND,
-        spec={"layer": head.name, "bias": head.bias},
-        columns=(
-            Column("features", (head.matrix[1],)),
-            Column("losses", ()),
-            *(Column(name, (head.matrix[0],)) for name in classes),
-        ),
-        **of_run(run, checkpoints, device),
-    )
+    plan = plan_representations(run, passes.models.load(checkpoints[-1]), checkpoints=checkpoints, device=device)
     with progress_bar("representations", len(run.corpus) * len(checkpoints), show=show) as advance:
 
         def rows_of(
@@ -55,6 +43,25 @@ def build_representations(
 
         build_rows(folder / FOLDER, plan, rows_of, kept=advance)
     warn_of_cuts(passes)
+
+
+def plan_representations(
+    run: Run, model: PreTrainedModel, *, checkpoints: Sequence[Checkpoint], device: str
+) -> RowManifest:
+    """Say what the representations will hold; nothing is computed."""
+    head = last_layer(model)
+    assert head.matrix is not None
+    classes = () if text_task(run.task) is not None else ("logits", "errors")
+    return RowManifest(
+        kind=KIND,
+        spec={"layer": head.name, "bias": head.bias},
+        columns=(
+            Column("features", (head.matrix[1],)),
+            Column("losses", ()),
+            *(Column(name, (head.matrix[0],)) for name in classes),
+        ),
+        **of_run(run, checkpoints, device),
+    )
 
 
 def open_representations(folder: Path) -> RowStore | None:
