@@ -48,7 +48,7 @@ class Job:
         """Write the scores [Q, N] and the measurements. The peak memory is read before the scores are saved."""
         result = {
             "phases": self.phases,
-            "peak_rss": _status("VmHWM"),
+            "peak_rss": status("VmHWM"),
             "disk": sum(file.stat().st_size for file in self.out.rglob("*") if file.is_file()),
             "versions": {name: importlib.metadata.version(name) for name in packages},
             "notes": self.notes,
@@ -133,7 +133,7 @@ def _age() -> float:
     return float(Path("/proc/uptime").read_text().split()[0]) - started
 
 
-def _status(key: str) -> int:
+def status(key: str) -> int:
     """A memory figure of this process in bytes. VmHWM starts at exec; ru_maxrss would inherit the parent's."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key + ":"):

@@ -12,9 +12,16 @@ TORCH = "torch==2.13.0"  # first and pinned: looser demands bring other builds, 
 COMMON = ["transformers==5.23.0", "safetensors==0.8.0", "numpy==2.4.6"]
 PACKAGES = {
     "captum": ["captum==0.9.0"],
-    "dattri-llm": ["dattri-llm==0.1.0"],
+    "dattri-llm": ["dattri-llm==0.1.0", "scipy==1.17.1", "pyyaml==6.0.3"],
     "sdi": ["step-decomposed-influence==0.1.1"],
+    "bergson": [
+        *["accelerate==1.15.0", "datasets==5.2.0", "jaxtyping==0.3.11", "ml_dtypes==0.6.0", "natsort==8.4.0"],
+        *["scipy==1.17.1", "peft==0.21.2", "petname==2.9", "pyarrow==26.0.1", "simple-parsing==0.1.9"],
+        *["torchopt==0.7.3", "bitsandbytes==0.50.2", "pandas==3.1.1"],
+    ],
 }
+ALONE = {"dattri-llm": ["dattri==0.3.0"], "bergson": ["bergson==2.5.1"]}
+"""Installed without what they demand: bergson torchaudio and torchvision, dattri (dattri-LLM projects with it) MIDI."""
 UNWANTED = ["torchaudio", "torchvision"]  # beside another torch, these break `import transformers`
 
 
@@ -22,7 +29,8 @@ def environment(work: Path, name: str) -> Path:
     """The Python of the environment `name`; made when it is not there, or is of other packages."""
     folder = work / f"env-{name}"
     marker = folder / "packages.json"
-    wanted = [TORCH, *COMMON, *PACKAGES[name]]
+    alone = ALONE.get(name, [])
+    wanted = [TORCH, *COMMON, *PACKAGES[name], *alone]
     python = folder / "bin" / "python"
     if marker.exists() and json.loads(marker.read_text()) == wanted:
         return python
@@ -33,6 +41,8 @@ def environment(work: Path, name: str) -> Path:
     pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     _run([*pip, "install", TORCH])
     _run([*pip, "install", TORCH, *COMMON, *PACKAGES[name]])
+    if alone:
+        _run([*pip, "install", "--no-deps", *alone])
     _run([*pip, "uninstall", "--yes", *UNWANTED])
     _run([str(python), "-c", "import torch, transformers"])
     marker.write_text(json.dumps(wanted))
