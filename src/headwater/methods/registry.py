@@ -6,10 +6,17 @@ import difflib
 
 from headwater.errors import UsageError
 from headwater.methods import (
+    bm25,
     datainf,
     gradient_cosine,
+    influence_last,
     less,
     logra,
+    random_scores,
+    representation_cosine,
+    representer,
+    tfidf_gradient,
+    tfidf_label,
     tracin,
     tracin_we,
     trackstar,
@@ -17,6 +24,7 @@ from headwater.methods import (
 )
 from headwater.methods.method import Method
 
+_WHOLE = "none: a score is of the text as a whole"
 _PAIRS = "exact for layers that see tokens: pairs of places, and one entry for layers that see the text as a whole"
 
 _METHODS: tuple[Method, ...] = (
@@ -133,6 +141,91 @@ _METHODS: tuple[Method, ...] = (
         options=less.Less,
         prepare=less.prepare,
         scale="adam-update",
+    ),
+    Method(
+        name="representer",
+        summary="how far the row pulls the logit of the class explained, by features and error in the last layer",
+        need="representations",
+        cost="one pass over the stored representations",
+        words=_WHOLE,
+        paper="Yeh et al. 2018, Representer Point Selection for Explaining Deep Neural Networks (arXiv 1811.09720)",
+        options=representer.Representer,
+        prepare=representer.prepare,
+        classes=True,
+    ),
+    Method(
+        name="influence-last",
+        summary="influence function with the exact Hessian of the last layer",
+        need="representations",
+        cost="three passes over the stored representations and a Hessian, or a pass a step where that is too large",
+        words=_WHOLE,
+        paper="Koh & Liang 2017, Understanding Black-box Predictions via Influence Functions (arXiv 1703.04730)",
+        options=influence_last.InfluenceLast,
+        prepare=influence_last.prepare,
+        classes=True,
+    ),
+    Method(
+        name="representation-cosine",
+        summary="cosine of what the last layer sees: likeness to the model, whatever the labels",
+        need="representations",
+        cost="one pass over the stored representations",
+        words=_WHOLE,
+        paper="Hanawa et al. 2021, Evaluation of Similarity-based Explanations (arXiv 2006.04528)",
+        options=representation_cosine.RepresentationCosine,
+        prepare=representation_cosine.prepare,
+    ),
+    Method(
+        name="tfidf-gradient",
+        summary="tracin-last with the tf-idf cosine of the texts in place of the product of features",
+        need="representations",
+        cost="one pass over the stored representations and the texts",
+        words=_WHOLE,
+        paper="Yeh et al. 2022, First is Better Than Last for Language Data Influence (arXiv 2202.11844)",
+        options=tfidf_gradient.TfIdfGradient,
+        prepare=tfidf_gradient.prepare,
+        classes=True,
+    ),
+    Method(
+        name="bm25",
+        summary="words shared, rare ones counting more: a search engine's score, without a model",
+        need="texts",
+        cost="reads the texts once",
+        words=_WHOLE,
+        paper="Robertson & Zaragoza 2009, The Probabilistic Relevance Framework: BM25 and Beyond",
+        options=bm25.BM25,
+        prepare=bm25.prepare,
+    ),
+    Method(
+        name="bm25-label",
+        summary="bm25, negative where the row has another label than the one explained",
+        need="texts",
+        cost="reads the texts once",
+        words=_WHOLE,
+        paper="Robertson & Zaragoza 2009, with labels: a baseline of ours",
+        options=bm25.BM25,
+        prepare=bm25.prepare_label,
+        classes=True,
+    ),
+    Method(
+        name="tfidf-label",
+        summary="tf-idf cosine, negative where the row has another label than the one explained",
+        need="texts",
+        cost="reads the texts once",
+        words=_WHOLE,
+        paper="Salton & Buckley 1988, Term-weighting Approaches in Automatic Text Retrieval, with labels: ours",
+        options=tfidf_label.TfIdfLabel,
+        prepare=tfidf_label.prepare,
+        classes=True,
+    ),
+    Method(
+        name="random",
+        summary="seeded random numbers: what a method that knows nothing gets",
+        need="texts",
+        cost="reads the texts once",
+        words=_WHOLE,
+        paper="none: a floor for comparisons",
+        options=random_scores.RandomScores,
+        prepare=random_scores.prepare,
     ),
 )
 
