@@ -71,7 +71,7 @@ def aggregate_question(question: AskedQuestion, options: Any, over: Sequence[Ove
             raise UsageError(f"{question.method.name} has no {name} to take apart.")
     layers: Sequence[Any] = [None]
     if "layers" in over:
-        layers = question.layer_names(options.layers, question.method.scale)
+        layers = question.layer_names(options)
     checkpoints: Sequence[Any] = [None]
     if "checkpoints" in over:
         checkpoints = [(name,) for name in options.checkpoints or question.checkpoint_names(options)]

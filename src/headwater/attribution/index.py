@@ -39,7 +39,8 @@ from headwater.progress import progress_bar
 from headwater.runs import Corpus, Run, text_task
 from headwater.store import Dtype, StoredCheckpoint, threads_for
 
-_QUERY_BLOCK = 128  # queries whose gradients are held in memory at a time
+_LEAST_BLOCK, _MOST_BLOCK = 128, 4096  # queries that are asked together; TrackStar looks at what they share
+_CELLS = 1 << 26  # scores that are held in memory at a time: 256 MiB
 
 
 class Index:
@@ -184,7 +185,7 @@ class Index:
             score_matrix(shape, out) as matrix,
             progress_bar("scores", len(asked), unit="queries", show=show) as advance,
         ):
-            for start, block, block_labels in _blocks(asked, labels):
+            for start, block, block_labels in _blocks(asked, labels, get_method(method), len(self)):
                 question, scorer = self._ask(block, block_labels, method, options, max_new_tokens)
                 matrix[start : start + len(block)] = self._score(question, scorer)
                 advance(len(block))
@@ -219,7 +220,7 @@ class Index:
         found: list[Attribution] = []
         used: tuple[StoredCheckpoint, ...] = ()
         with progress_bar("explain", len(asked), unit="queries", show=show) as advance:
-            for _, block, block_labels in _blocks(asked, labels):
+            for _, block, block_labels in _blocks(asked, labels, get_method(method), len(self)):
                 question, scorer = self._ask(block, block_labels, method, options, max_new_tokens)
                 scores, margins, used = self._score(question, scorer), scorer.rounding(), question.used
                 for number in range(len(block)):
@@ -257,7 +258,7 @@ class Index:
         asked, labels = self._read(queries, labels)
         columns = Columns(how, share, len(self))
         with progress_bar("aggregate", len(asked), unit="queries", show=show) as advance:
-            for _, block, block_labels in _blocks(asked, labels):
+            for _, block, block_labels in _blocks(asked, labels, get_method(method), len(self)):
                 question = self._question(block, block_labels, get_method(method), max_new_tokens)
                 made = self._options(get_method(method), options)
                 aggregate_question(question, made, over, columns)
@@ -373,15 +374,16 @@ def _check_build(
         raise UsageError(f"{method.name} needs classes; the task of {run.folder} is {run.task.kind}.")
 
 
-def _blocks(queries: Corpus, labels: Labels) -> Iterator[tuple[int, Corpus, Labels]]:
+def _blocks(queries: Corpus, labels: Labels, method: Method, rows: int) -> Iterator[tuple[int, Corpus, Labels]]:
     """Cut queries and labels into blocks, so that memory does not grow with their number."""
     if labels is not None and len(labels) != len(queries):
         raise UsageError(f"{len(queries)} queries but {len(labels)} labels: give one label a query.")
-    if len(queries) <= _QUERY_BLOCK:
+    most = _LEAST_BLOCK if method.need == "tokens" else min(max(_CELLS // rows, _LEAST_BLOCK), _MOST_BLOCK)
+    if len(queries) <= most:
         yield 0, queries, labels
         return
-    for start in range(0, len(queries), _QUERY_BLOCK):
-        stop = min(start + _QUERY_BLOCK, len(queries))
+    for start in range(0, len(queries), most):
+        stop = min(start + most, len(queries))
         yield start, queries.take(range(start, stop)), None if labels is None else labels[start:stop]
 
 

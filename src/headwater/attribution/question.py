@@ -19,7 +19,7 @@ from headwater.attribution.representations import representation_part
 from headwater.errors import StoreError, UsageError
 from headwater.gradients import fold_places, input_embeddings
 from headwater.methods import LayerPart, Method, RepresentationPart, Scale, TokenPart
-from headwater.runs import Corpus, Example, Run
+from headwater.runs import Corpus, Example, Run, text_task
 from headwater.store import StoredCheckpoint, postings_in_memory
 
 Made = TypeVar("Made")
@@ -52,6 +52,8 @@ class AskedQuestion:
     @property
     def queries(self) -> Sequence[Example]:
         """Return the queries as their task shows them, with the label that is explained."""
+        if text_task(self.run.task) is not None:
+            return [query.example for query in self.asked]
         return [replace(query.example, label=query.label) for query in self.asked]
 
     def tokens(self, checkpoints: Sequence[str] | None, *, second_moments: bool = False) -> Sequence[TokenPart]:
@@ -125,15 +127,15 @@ class AskedQuestion:
         """Return the checkpoints that a method would add up, if none are named."""
         member, need = self._members[0], self.method.need
         if need == "layers":
-            stored = self._set(member, options.layers, self.method.scale)[0].store.manifest.checkpoints
+            stored = self._set(member, options.layers, self.method.scale_of(options))[0].store.manifest.checkpoints
         else:
             store = member.tokens if need == "tokens" else member.representations
             stored = member.stored_checkpoints if store is None else store.manifest.checkpoints
         return [checkpoint.name for checkpoint in stored]
 
-    def layer_names(self, layers: str | None, scale: Scale) -> list[str]:
-        """Return the layers that a method would score over, one by one."""
-        return self._set(self._members[0], layers, scale)[1]
+    def layer_names(self, options: Any) -> list[str]:
+        """Return the layers that a method would score over."""
+        return self._set(self._members[0], options.layers, self.method.scale_of(options))[1]
 
     def _set(self, member: Member, wanted: str | None, scale: Scale) -> tuple[LayerSet, list[str]]:
         """Find the set that holds the layers wanted, the one with the fewest others; and the layers' names."""

@@ -136,6 +136,11 @@ class Method:
         found = fields(self.options)
         return [e for e in found if e.name not in shared] + [e for e in found if e.name in shared]
 
+    def scale_of(self, options: Any) -> Scale:
+        """Return what the stored gradients are divided by that these options ask for."""
+        plain = self.scale == "second-moments" and not getattr(options, "second_moments", True)
+        return "none" if plain else self.scale
+
     def make_options(self, **given: Any) -> Any:
         """Make the options of this method. Raises UsageError naming an unknown one and those there are."""
         known = [entry.name for entry in self.fields]
