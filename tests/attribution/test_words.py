@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -16,7 +17,10 @@ import headwater as hw
 from attribution.conftest import make_run
 from headwater.attribution.attributions import WordPair
 from headwater.attribution.build import special_tokens
-from headwater.attribution.words import Words, split_words
+from headwater.attribution.explain import TokenNames, word_pairs
+from headwater.attribution.pairs import KEPT, KEPT_SPECIAL
+from headwater.attribution.words import Texts, Words, split_words
+from headwater.methods import Contributions
 from headwater.models.textcnn import TextCNN, TextCNNConfig
 from headwater.runs import Example
 
@@ -297,3 +301,101 @@ def test_an_encoder_decoder_s_words_are_those_of_the_text(tmp_path: Path, tokeni
         (pair,) = [pair for pair in influence.words if not pair.special]
         assert (pair.train, pair.query) == ("rain", "rain")
         assert sum(pair.score for pair in influence.words) == pytest.approx(influence.score, rel=1e-6)
+
+
+def _by_places(
+    tokenizer: PreTrainedTokenizerFast, row: str, query: str, whole: float = 0.0, seed: int = 0
+) -> tuple[tuple[WordPair, ...], Contributions, list[Texts]]:
+    """Word pairs of made-up contributions of every place of a row with every place of a query, in two checkpoints."""
+    task = hw.Classification(max_length=128)
+    examples = [Example(3, None, row, None, None, ""), Example(0, None, query, None, None, "")]
+    texts = [Texts.of(e, c) for e, c in zip(examples, task.encode(tokenizer, examples, offsets=True), strict=True)]
+    train, asked = (np.array(text.encoding.input_ids) for text in texts)
+    at, to = (grid.ravel() for grid in np.meshgrid(np.arange(len(train)), np.arange(len(asked)), indexing="ij"))
+    rows, none = np.full(len(at), 3), np.full(len(at), np.nan)
+    generator = np.random.default_rng(seed)
+    pieces = [Contributions(rows, train[at], asked[to], to, none, generator.normal(size=len(at)), at) for _ in range(2)]
+    pieces.append(Contributions.whole(np.array([3]), np.array([whole])))
+    found = Contributions.joined([*pieces, Contributions.whole(np.array([4]), np.array([9.0]))])  # of another row
+    special = tokenizer.all_special_ids
+    return word_pairs(found, texts[1], texts[0], TokenNames(tokenizer), special), found, texts
+
+
+def test_every_word_meets_every_word_at_its_own_place(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Against the places themselves: each pair of words sums the tokens that lie in both."""
+    row, query = "unbelievable heron , the heron", "the unbelievable rain"
+    pairs, found, (ours, theirs) = _by_places(tokenizer, row, query, whole=0.25)
+    assert ours.encoding.offsets and theirs.encoding.offsets
+
+    def places(text: Texts, start: int, end: int) -> list[int]:
+        offsets = text.encoding.offsets or []
+        return [place for place, (a, b) in enumerate(offsets) if start <= a < b <= end]
+
+    words = [pair for pair in pairs if pair.part == "words" and not pair.special]
+    assert len(words) == 5 * 3 and all(pair.places == 1 and pair.cosine is pair.via is None for pair in words)
+    for pair in words:
+        (train,), (asked,) = pair.train_spans, pair.query_spans
+        assert (row[train.start : train.end], query[asked.start : asked.end]) == (pair.train, pair.query)
+        inside = np.isin(found.train_places, places(ours, train.start, train.end)) & (found.rows == 3)
+        inside &= np.isin(found.places, places(theirs, asked.start, asked.end))
+        assert pair.score == pytest.approx(found.values[inside].sum(), rel=1e-12)
+    herons = {pair.train_spans[0].start for pair in words if (pair.train, pair.query) == ("heron", "rain")}
+    assert herons == {13, 25}
+    assert sum(pair.score for pair in pairs) == pytest.approx(found.values[found.rows == 3].sum(), rel=1e-12)
+    assert [abs(pair.score) for pair in words] == sorted((abs(pair.score) for pair in words), reverse=True)
+
+
+def test_special_tokens_and_the_text_as_a_whole_stand_beside_words(tokenizer: PreTrainedTokenizerFast) -> None:
+    pairs, _, _ = _by_places(tokenizer, "the heron", "rain", whole=-7.0)
+    special = [pair for pair in pairs if pair.special]
+    assert {(pair.train, pair.query) for pair in special} == {
+        ("[CLS]", "[CLS]"), ("[CLS]", "rain"), ("[CLS]", "[SEP]"), ("the", "[CLS]"), ("the", "[SEP]"),
+        ("heron", "[CLS]"), ("heron", "[SEP]"), ("[SEP]", "[CLS]"), ("[SEP]", "rain"), ("[SEP]", "[SEP]"),
+    }  # fmt: skip
+    assert all(bool(pair.train_spans) == (pair.train[0] != "[") for pair in special)
+    last = pairs[-1]
+    assert (last.part, last.score, last.train, last.query, last.train_spans) == ("text", -7.0, "", "", ())
+    assert last.to_dict()["part"] == "text" and pairs[0].to_dict()["part"] == "words"
+
+
+def test_weak_pairs_of_many_words_are_folded_and_nothing_is_lost(tokenizer: PreTrainedTokenizerFast) -> None:
+    row, query = " ".join(["the heron loves bread"] * 5), " ".join(["old rain"] * 6)
+    pairs, found, _ = _by_places(tokenizer, row, query, whole=0.5)
+    words = [pair for pair in pairs if pair.part == "words"]
+    shown, special = ([pair for pair in words if pair.special is which] for which in (False, True))
+    assert (len(shown), len(special)) == (KEPT, KEPT_SPECIAL)
+    rest = {pair.special: pair.score for pair in pairs if pair.part == "rest"}
+    assert rest.keys() == {False, True} and [pair.part for pair in pairs[-3:]] == ["rest", "rest", "text"]
+    here = found.rows == 3
+    assert sum(pair.score for pair in pairs) == pytest.approx(found.values[here].sum(), rel=1e-12)
+    ends = [0, 21]  # [CLS], twenty words of one token each, [SEP]; the query has twelve words
+    outside = np.isin(found.train_places, ends) | np.isin(found.places, [0, 13])
+    expected = found.values[here & outside & (found.train_places >= 0)].sum()
+    assert sum(pair.score for pair in pairs if pair.special) == pytest.approx(expected, rel=1e-9)
+    sums: dict[tuple[int, int], float] = {}
+    columns = (column[here & ~outside] for column in (found.train_places, found.places, found.values))
+    for place, other, value in zip(*columns, strict=True):
+        sums[place, other] = sums.get((place, other), 0.0) + value
+    largest = sorted((abs(value) for place, value in sums.items() if place[0] >= 0), reverse=True)[:KEPT]
+    assert [abs(pair.score) for pair in shown] == pytest.approx(largest, rel=1e-12)
+
+
+def test_a_row_with_nothing_but_its_text_as_a_whole_has_no_words(tokenizer: PreTrainedTokenizerFast) -> None:
+    _, _, (row, query) = _by_places(tokenizer, "the heron", "rain")
+    found = Contributions.whole(np.array([3, 3]), np.array([0.5, 1e-9]))
+    assert word_pairs(found, query, row, TokenNames(tokenizer), ()) == ()
+
+
+def test_layer_methods_give_words_of_a_real_run(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """GPT-2's head sees the last token alone: each pair holds it, on both sides, or scores nothing."""
+    rows = [{"text": text, "label": label} for text, label in (("warm bread", "good"), ("heron rain", "bad"))]
+    run = make_run(tmp_path, [builders.tiny_model("gpt2", tokenizer)], tokenizer, rows, weights=(1.0,))
+    index = hw.Index.build(run, method="tracin-last", dtype="float32")
+    (answer,) = index.query(["the unbelievable"], ["good"], method="tracin-last")
+    last = tokenizer("warm bread")["input_ids"][-1] in tokenizer.all_special_ids
+    for influence in (*answer.proponents, *answer.opponents):
+        words = [pair for pair in influence.words if pair.part == "words"]
+        assert {(pair.train, pair.query) for pair in words if not pair.special} == (
+            set() if last else {(influence.example.text.split()[-1], "unbelievable")}
+        )
+        assert sum(pair.score for pair in influence.words) == pytest.approx(influence.score, rel=1e-9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import pandas as pd
 
@@ -18,7 +18,8 @@ from headwater.runs import Example
 class WordPair:
     """One word of a training row against one place of a word in the query.
 
-    A posting holds all places of a token in its row: `places` says how many share this score.
+    A posting holds all places of a token in its row: `places` says how many share this score. Methods over layer
+    gradients know every place, and let every word meet every other.
     """
 
     train: str
@@ -27,15 +28,19 @@ class WordPair:
     places: int
     special: bool
     cosine: float | None
-    """Of a pair of synonyms; None where both sides hold the same token."""
+    """Of a pair of synonyms; None where both sides hold the same token, or where tokens are not matched."""
     via: str | None
     """The token that two different words share ("winning" and "calling" meet in "##ing"); None for equal words."""
     train_spans: tuple[Word, ...]
     query_spans: tuple[Word, ...]
+    part: Literal["words", "text", "rest"] = "words"
+    """text: what the text as a whole scores beside its words (pooled layers, what storing rounded); rest: the sum of
+    pairs too weak to be listed. Neither has words or spans."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values; spans are [start, end, part]."""
         return {
+            "part": self.part,
             "train": self.train,
             "query": self.query,
             "score": self.score,
@@ -50,13 +55,14 @@ class WordPair:
 
 @dataclass(frozen=True)
 class Influence:
-    """One training row's part in an answer. The scores of `words` add up to `score`."""
+    """One training row's part in an answer. The scores of `words` add up to `score`, where there are any."""
 
     example: Example
     score: float
     percentile: float
     """Share of all rows, in per cent, whose score with this query is not larger."""
     words: tuple[WordPair, ...]
+    """Strongest first. Empty where the row's score is of its text as a whole."""
     hub: int = 1
     """In how many of this answer's lists the row stands."""
 
@@ -121,7 +127,7 @@ class Attribution:
         carried: dict[str, float] = {}
         for influence in self.proponents:
             for pair in influence.words:
-                if not pair.special and pair.query:
+                if not pair.special and pair.part == "words":
                     carried[pair.query] = carried.get(pair.query, 0.0) + pair.score
         word = max(carried, key=lambda name: carried[name], default=None)
         return {
@@ -174,7 +180,7 @@ class Attributions(Sequence[Attribution]):
                 "label": influence.example.label,
                 "score": influence.score,
                 "percentile": influence.percentile,
-                "words": [(pair.train, pair.query, pair.score) for pair in influence.words],
+                "words": [(pair.train, pair.query, pair.score) for pair in influence.words if pair.part == "words"],
             }
             for number, item in enumerate(self.items)
             for side, influences in (("proponent", item.proponents), ("opponent", item.opponents))

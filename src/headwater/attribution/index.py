@@ -23,7 +23,7 @@ from headwater.attribution.build import (
     write_source,
 )
 from headwater.attribution.completions import NEW_TOKENS, read_prompts, settle_completions
-from headwater.attribution.explain import Texts, TokenNames, both_sides, ends, hubs, word_pairs
+from headwater.attribution.explain import TokenNames, both_sides, ends, hubs, word_pairs
 from headwater.attribution.facts import answer_facts, notes_of
 from headwater.attribution.layer_sets import build_layers, layer_spec
 from headwater.attribution.matrix import score_matrix
@@ -32,6 +32,7 @@ from headwater.attribution.queries import Labels, Queries, read_queries, settle
 from headwater.attribution.question import AskedQuestion
 from headwater.attribution.representations import build_representations
 from headwater.attribution.where import Where
+from headwater.attribution.words import Texts
 from headwater.errors import UsageError
 from headwater.gradients.layers import Projector, Tied
 from headwater.methods import Contributions, Method, Scorer, get_method

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from headwater.runs.task import Encoding
+from headwater.runs import Encoding, Example
 
 # Han, kana, Thai, Lao, Khmer, Myanmar: one character a word, because no space ends a word there.
 _UNSPACED = (
@@ -46,6 +46,21 @@ class Words:
         """Return the word as it is written."""
         found = self.words[word]
         return self.texts[found.part][found.start : found.end]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """An encoded example and its words."""
+
+    example: Example
+    encoding: Encoding
+    words: Words
+
+    @classmethod
+    def of(cls, example: Example, encoding: Encoding) -> Texts:
+        """Split the example, as its task shows it, into words."""
+        texts = [example.text] if example.text_pair is None else [example.text, example.text_pair]
+        return cls(example, encoding, split_words(texts, encoding))
 
 
 def split_words(texts: Sequence[str], encoding: Encoding) -> Words:
