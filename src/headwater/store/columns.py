@@ -9,6 +9,7 @@ sink into float16's subnormal numbers.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +64,11 @@ class Column:
     def groups(self) -> tuple[int, ...]:
         """Return the lengths of the groups."""
         return self.widths or self.shape
+
+    @property
+    def limit(self) -> float:
+        """Return what all values must stay below: from there float16 would round to what float32 does not hold."""
+        return 2.0**128 * (1 - 2.0**-12) if self.dtype == "float16" else math.inf
 
     def encode(self, values: Float32[Tensor, "n ..."]) -> dict[str, NDArray[Any]]:
         """Encode finite values of some rows: the arrays that `shapes` names."""

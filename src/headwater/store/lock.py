@@ -13,8 +13,11 @@ from headwater.errors import StoreError
 
 
 @contextmanager
-def writer_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's writer lock. Raises StoreError, naming the owner, when another process holds it."""
+def writer_lock(folder: Path, what: str = "index") -> Iterator[None]:
+    """Hold the folder's writer lock. Raises StoreError, naming the owner, when another process holds it.
+
+    `what` is what the message calls the folder's content.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -27,7 +30,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
-            raise StoreError(f"{folder}: {owner} is writing to this index. Wait for it, or stop it.") from None
+            raise StoreError(f"{folder}: {owner} is writing to this {what}. Wait for it, or stop it.") from None
         except OSError as error:
             raise StoreError(
                 f"{folder}: cannot be locked ({error.strerror}). Choose a folder on a local disk with --out."

@@ -6,6 +6,7 @@ One immutable file a range of rows and checkpoint, as of token gradients; within
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,7 @@ class RowStore:
         `at` picks numbers of a column of one axis. A block is the caller's own: it may be written to.
         """
         picked = Picked(self.manifest.column(column), at)
-        step = max(1, _BLOCK // (4 * max(1, int(np.prod(picked.shape)))))
+        step = max(1, _BLOCK // max(1, 4 * math.prod(picked.shape)))
         for rows in self.manifest.ranges:
             arrays = self._arrays(checkpoint, rows)
             for start in range(0, rows.stop - rows.start, step):
@@ -201,10 +202,11 @@ def _check_values(columns: Sequence[Column], numbers: Tensor, values: Mapping[st
     found = {name: tuple(value.shape) for name, value in values.items()}
     if found != planned:
         raise StoreError(f"{where}: arrays of {found} were given, not of {planned}. {_BUG}")
-    for name, value in values.items():
-        finite = torch.isfinite(value.float()).reshape(len(value), -1).all(dim=1)
-        for row in numbers[~finite.to(numbers.device)]:
+    for column in columns:
+        value = values[column.name].float().reshape(len(numbers), math.prod(column.shape))
+        whole = (value.abs() < column.limit).all(dim=1)
+        for row in numbers[~whole.to(numbers.device)]:
             raise StoreError(
-                f"{where}, row {int(row) + 1:,}: its {name} are not finite numbers. "
+                f"{where}, row {int(row) + 1:,}: its {column.name} are not finite numbers. "
                 "Mend or remove the row, or leave this checkpoint out."
             )
