@@ -77,7 +77,7 @@ def of_gradients(rows: Sequence[np.ndarray], queries: Sequence[np.ndarray], **mo
     return made
 
 
-def layer_part(given: Arrays, at: int, block: int) -> LayerPart:
+def layer_part(given: Arrays, at: int, block: int, kept: dict[Any, Any] | None = None) -> LayerPart:
     """One checkpoint as a LayerPart, read in blocks of so many rows."""
     rows, queries = given.rows[at], given.queries[at]
     stored = torch.tensor(rows.gradients, dtype=torch.float32)
@@ -107,6 +107,7 @@ def layer_part(given: Arrays, at: int, block: int) -> LayerPart:
         take=lambda wanted: stored[torch.from_numpy(wanted)],
         query_places=lambda number: places(queries, number, 100),
         row_places=lambda wanted: [places(rows, int(row), 200) for row in wanted],
+        kept={} if kept is None else kept,
     )
 
 
@@ -117,6 +118,7 @@ class Asked:
     given: Arrays
     block: int = 7
     task: Any = field(default_factory=Classification)
+    kept: list[dict[Any, Any]] = field(default_factory=lambda: [{} for _ in WEIGHTS])
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -125,7 +127,7 @@ class Asked:
 
     def layers(self, checkpoints: Sequence[str] | None, **more: Any) -> list[LayerPart]:
         self.asked.append({"checkpoints": checkpoints, **more})
-        return [layer_part(self.given, at, self.block) for at in range(len(self.given.rows))]
+        return [layer_part(self.given, at, self.block, self.kept[at]) for at in range(len(self.given.rows))]
 
 
 def scorer(name: str, given: Arrays, *, block: int = 7, task: Any = None, **options: Any) -> Scorer:

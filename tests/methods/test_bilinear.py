@@ -7,9 +7,9 @@ from hypothesis import given as given_examples
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from headwater.methods import NO_PLACE, NO_TOKEN, Contributions
+from headwater.methods import NO_PLACE, NO_TOKEN, Contributions, get_method
 from headwater.methods.bilinear import Bilinear, Term, inverse, norms, row_norms, settle
-from methods.layer_parts import PLACES, QUERIES, ROWS, Arrays, arrays, exact, layer_part, scores
+from methods.layer_parts import PLACES, QUERIES, ROWS, Arrays, Asked, arrays, exact, layer_part, scores
 
 K = 14
 
@@ -133,6 +133,20 @@ def test_twins_score_the_same_beside_whatever_else_is_asked() -> None:
     asked = np.array([20, 3, 0, 11])
     both = made.explain(0, asked).scores(asked)
     assert both[1] == both[3] == alone[0]
+
+
+@pytest.mark.parametrize("name", ["gradient-cosine", "less", "logra", "datainf", "trackstar", "trak"])
+def test_what_was_worked_out_of_the_rows_serves_the_next_question_alike(name: str) -> None:
+    one, other = arrays(9), arrays(9)
+    for side in other.queries:
+        side.gradients[:] = side.gradients[::-1] + 1.0
+    method, kept = get_method(name), [{} for _ in range(2)]
+    for given in (one, other):
+        asked = Asked(given, kept=kept)
+        made = method.prepare(asked, method.make_options())  # type: ignore[arg-type]
+        fresh = method.prepare(Asked(given), method.make_options())  # type: ignore[arg-type]
+        assert (exact(made, given) == exact(fresh, given)).all()
+        assert all(kept)
 
 
 def test_norms_of_vanishing_gradients_are_not_zero() -> None:

@@ -92,6 +92,7 @@ def layer_part(
         take=take,
         query_places=lambda query: _query_places(asked, names, query),
         row_places=lambda rows: _row_places(asked, names, rows),
+        kept=asked.layers.kept.setdefault((stored.fingerprint, spans), {}),
     )
 
 

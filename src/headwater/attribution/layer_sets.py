@@ -206,6 +206,8 @@ class LayerSet:
     """An opened set."""
 
     store: RowStore
+    kept: dict[Any, dict[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
+    """What methods made of its rows, by checkpoint and layers (see `LayerPart.once`); for as long as it is open."""
 
     @cached_property
     def spec(self) -> LayerSpec:

@@ -27,7 +27,7 @@ Transform = Callable[[Float64[Tensor, "m k"]], Float64[Tensor, "m k"]]
 
 _COLUMNS = 512  # components in one product: float32 rounding grows with the length of a sum, so long sums are cut
 _ROWS = 8  # rows whose places are computed at a time: a row's are [tokens, k]
-_TAKEN = 256  # rows scored in float64 at a time
+_TAKEN = 256  # rows or queries taken to float64 at a time
 _TINY = 1e-12  # a float32 norm below this may have lost its squares to underflow
 
 
@@ -67,16 +67,14 @@ class Bilinear:
     """A scorer (see `Scorer`) of a sum of terms."""
 
     terms: Sequence[Term]
+    _sizes: dict[int, Float64[np.ndarray, "queries"]] = field(default_factory=dict)
     _reaches: dict[int, float] = field(default_factory=dict)
 
     def score(self, out: Float32[np.ndarray, "queries rows"]) -> None:
         """Add every term to `out`, which holds zeros, reading the rows once a term."""
         for number, term in enumerate(self.terms):
-            asked = term.asked(term.part.queries)
-            sizes = torch.linalg.vector_norm(asked, dim=1, keepdim=True)
-            # Unit vectors, and sizes in float64: products of two tiny gradients would vanish in float32.
-            unit = torch.where(sizes > 0, asked / sizes, 0.0).float()  # [queries, k]
-            factors = (term.factors() * sizes[:, 0].numpy()).astype(np.float32)
+            unit, sizes = _units(term)
+            factors = (term.factors() * sizes).astype(np.float32)
             reach = 0.0
             for start, block in term.part.blocks():
                 here = slice(start, start + len(block))
@@ -87,7 +85,7 @@ class Bilinear:
                 out[:, here] += products
                 if term.reach is None and len(block):
                     reach = max(reach, float((norms(block) * np.abs(scales)).max()))
-            self._reaches[number] = reach
+            self._sizes[number], self._reaches[number] = sizes, reach
 
     def rounding(self) -> Float64[np.ndarray, "queries"]:
         """Bound the error of the float32 scores: at most |q| |x| of each term (Cauchy-Schwarz) times the roundings."""
@@ -95,7 +93,7 @@ class Bilinear:
         for number, term in enumerate(self.terms):
             columns = term.part.queries.shape[1]
             roundings = min(columns, _COLUMNS) + columns // _COLUMNS + len(self.terms) + 16  # 16: scales, unit vectors
-            sizes = torch.linalg.vector_norm(term.asked(term.part.queries), dim=1).numpy()
+            sizes = self._sizes[number] if number in self._sizes else _units(term)[1]
             bound += roundings * 2.0**-24 * np.abs(term.factors()) * sizes * self._reach(number)
         return bound * 1.01  # roundings of roundings, and of the norms
 
@@ -136,6 +134,19 @@ class Bilinear:
                     values = (mine.vectors.double() @ asked.T).numpy() * scale  # [t, s]
                     pieces.append(_pairs(int(row), mine, theirs, values))
         return settle(Contributions.joined(pieces), rows, self.exact(query, rows))
+
+
+def _units(term: Term) -> tuple[Float32[Tensor, "queries k"], Float64[np.ndarray, "queries"]]:
+    """Return T of the queries as unit vectors, and their sizes: tiny gradients' products would vanish in float32."""
+    queries = term.part.queries
+    unit, sizes = torch.zeros_like(queries), np.zeros(len(queries))
+    for start in range(0, len(queries), _TAKEN):
+        here = slice(start, start + _TAKEN)
+        asked = term.asked(queries[here])
+        size = torch.linalg.vector_norm(asked, dim=1, keepdim=True)
+        unit[here] = torch.where(size > 0, asked / size, 0.0).float()
+        sizes[here] = size[:, 0].numpy()
+    return unit, sizes
 
 
 def _products(queries: Float32[Tensor, "q k"], block: Float32[Tensor, "n k"]) -> Float32[Tensor, "q n"]:
@@ -184,11 +195,15 @@ def norms(vectors: Float32[Tensor, "n k"]) -> Float64[np.ndarray, "n"]:
 
 
 def row_norms(part: LayerPart) -> Float64[np.ndarray, "rows"]:
-    """Return the norm of every training row's gradient, in one pass over them."""
-    found = np.zeros(part.rows)
-    for start, block in part.blocks():
-        found[start : start + len(block)] = norms(block)
-    return found
+    """Return the norm of every training row's gradient, in one pass over them; kept for the next question."""
+
+    def measure() -> Float64[np.ndarray, "rows"]:
+        found = np.zeros(part.rows)
+        for start, block in part.blocks():
+            found[start : start + len(block)] = norms(block)
+        return found
+
+    return part.once("row norms", measure)
 
 
 def inverse(sizes: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:

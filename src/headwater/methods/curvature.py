@@ -92,6 +92,16 @@ def second_moments(
     return sums.mean()
 
 
+def row_moments(part: LayerPart, most_rows: int | None) -> Blocks:
+    """Return `second_moments` of the rows; kept for the next question."""
+    return part.once(("moments", most_rows), lambda: second_moments(part, most_rows=most_rows))
+
+
+def row_spectra(part: LayerPart, most_rows: int | None) -> Spectra:
+    """Return `row_moments`, decomposed; kept for the next question."""
+    return part.once(("spectra", most_rows), lambda: eigen(row_moments(part, most_rows)))
+
+
 def moments_of(vectors: Float[Tensor, "n k"], layers: tuple[LayerSpan, ...]) -> Blocks:
     """Return F_l of gradients in memory."""
     sums = _Sums(layers)

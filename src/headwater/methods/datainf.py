@@ -44,7 +44,9 @@ class DataInf(LayerOptions):
 def prepare(question: Question, options: DataInf) -> Bilinear:
     """Form H_l^-1 of each layer, so that queries and their words are multiplied alike."""
     parts = question.layers(options.checkpoints, layers=options.layers)
-    return Bilinear([Term(part, 1 / len(parts), inverse_of(part, options)) for part in parts])
+    known = ("datainf", options.damping, options.curvature_rows)
+    inverses = [part.once(known, partial(inverse_of, part, options)) for part in parts]
+    return Bilinear([Term(part, 1 / len(parts), inverse) for part, inverse in zip(parts, inverses, strict=True)])
 
 
 def inverse_of(part: LayerPart, options: DataInf) -> Blocks:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from headwater.methods.bilinear import Bilinear, Term
-from headwater.methods.curvature import check_options, eigen, second_moments
+from headwater.methods.curvature import check_options, row_spectra
 from headwater.methods.method import LayerOptions, Question
 
 
@@ -35,8 +35,5 @@ class LoGra(LayerOptions):
 def prepare(question: Question, options: LoGra) -> Bilinear:
     """Invert each layer's Fisher information."""
     parts = question.layers(options.checkpoints, layers=options.layers)
-    terms = []
-    for part in parts:
-        fisher = second_moments(part, most_rows=options.curvature_rows)
-        terms.append(Term(part, 1 / len(parts), eigen(fisher).power(-1, options.damping)))
-    return Bilinear(terms)
+    inverses = [row_spectra(part, options.curvature_rows).power(-1, options.damping) for part in parts]
+    return Bilinear([Term(part, 1 / len(parts), inverse) for part, inverse in zip(parts, inverses, strict=True)])

@@ -6,9 +6,9 @@ A part is one checkpoint of one run. A method's score is a sum over parts, so se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from headwater.gradients import PlaceGradients
 from headwater.store import Postings, Store, StoredCheckpoint
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,20 @@ class LayerPart:
     query_places: Callable[[int], PlaceVectors]
     row_places: Callable[[Int64[np.ndarray, "r"]], Sequence[PlaceVectors]]
     """Place by place, computed anew: one forward and backward pass of these rows."""
+    kept: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What `once` made of the rows alone. Whoever gives the same one to the next question's part saves the work."""
 
     @property
     def rows(self) -> int:
         """Return the number of training rows."""
         return len(self.losses)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what `make` makes of the rows, whatever the queries; made once for a `key`."""
+        if key not in self.kept:
+            self.kept[key] = make()
+        made: Made = self.kept[key]
+        return made
 
 
 @dataclass(frozen=True)

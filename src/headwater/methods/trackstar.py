@@ -25,7 +25,7 @@ from torch import Tensor
 
 from headwater.errors import UsageError
 from headwater.methods.bilinear import Bilinear, Term, inverse, mean_weights, norms
-from headwater.methods.curvature import Blocks, Spectra, check_options, eigen, moments_of, second_moments
+from headwater.methods.curvature import Blocks, Spectra, check_options, eigen, moments_of, row_moments, row_spectra
 from headwater.methods.method import LayerOptions, Question, Scale
 from headwater.methods.parts import LayerPart
 
@@ -84,9 +84,11 @@ def _term(part: LayerPart, weight: float, options: TrackStar) -> Term:
 
 def _curvature(part: LayerPart, options: TrackStar) -> Spectra:
     """Return R, decomposed."""
-    train = second_moments(part, most_rows=options.curvature_rows)
+    if options.mix == 0:
+        return row_spectra(part, options.curvature_rows)
+    train = row_moments(part, options.curvature_rows)
     asked = moments_of(part.queries.double(), part.layers)
-    mix = mix_of(eigen(train), eigen(asked)) if options.mix is None else options.mix
+    mix = mix_of(row_spectra(part, options.curvature_rows), eigen(asked)) if options.mix is None else options.mix
     mixed = [mix * one + (1 - mix) * other for one, other in zip(asked.matrices, train.matrices, strict=True)]
     return eigen(Blocks(part.layers, tuple(mixed)))
 

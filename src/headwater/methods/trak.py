@@ -14,7 +14,8 @@ its geometric mean a token). Below _LEAST, 1 - p has no digits left in float32; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from headwater.runs import CustomLoss, Task
 
 _LEAST = 1e-6
 _WIDEST = 16_384
+_STRIPE = 256
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ def prepare(question: Question, options: Trak) -> Bilinear:
         width = part.queries.shape[1]
         if width not in projections:
             projections[width] = draw(width, options.dim, options.seed)
-        kernel = _kernel(part, projections[width], 1 / own, options.damping)
+        projection = projections[width]
+        made = partial(_inverse, part, projection, 1 / own, options.damping)
+        kernel = Kernel(projection, part.once(replace(options, checkpoints=None, layers=None), made))
         terms.append(Term(part, 1 / len(parts), kernel, 1 / miss(part.query_losses), wrong / own))
     return Bilinear(terms)
 
@@ -108,12 +112,14 @@ def draw(width: int, dim: int, seed: int) -> Float32[Tensor, "width dim"] | None
     return (signs.float() * 2 - 1).div_(dim**0.5)
 
 
-def _kernel(part: LayerPart, projection: Tensor | None, scales: Float64[np.ndarray, "rows"], damping: float) -> Kernel:
-    """Add up phi phi^T over the rows, in float64: nothing damps its rounding."""
+def _inverse(part: LayerPart, projection: Tensor | None, scales: Float64[np.ndarray, "rows"], damping: float) -> Blocks:
+    """Return (Phi^T Phi)^-1. Phi^T Phi is added up in float64, for nothing damps its rounding; half of it, mirrored."""
     width = part.queries.shape[1] if projection is None else projection.shape[1]
     total = torch.zeros(width, width, dtype=torch.float64)
     for start, block in part.blocks():
         phi: Float[Tensor, "n d"] = (block if projection is None else block @ projection).double()
         phi *= torch.from_numpy(scales[start : start + len(block)])[:, None]
-        total.addmm_(phi.T, phi)
-    return Kernel(projection, eigen(Blocks((LayerSpan("phi", 0, width),), (total,))).power(-1, damping))
+        for first in range(0, width, _STRIPE):
+            total[first : first + _STRIPE, first:].addmm_(phi[:, first : first + _STRIPE].T, phi[:, first:])
+    whole = total.triu() + total.triu(1).T
+    return eigen(Blocks((LayerSpan("phi", 0, width),), (whole,))).power(-1, damping)
