@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 TOKENS = 64
-BATCH = {"minilm": 32, "smollm2": 16}
+BATCH = {"minilm": 32, "smollm2": 8}
 KIND = {"minilm": "classification", "smollm2": "causal-lm"}
-VERSION = 1
+VERSION = 2
 
 
 def make_rows(folder: Path, model: str, count: int) -> Path:

@@ -33,7 +33,7 @@ from peers.environments import environment
 from report import WORK, Goal, heading, quiet_environment, save, spread, table, use_threads
 
 HERE = Path(__file__).resolve().parent
-ROWS = {"minilm": 128, "smollm2": 32}
+ROWS = {"minilm": 192, "smollm2": 48}
 BOUND = 1.5
 
 
@@ -160,7 +160,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=list(ROWS), default=list(ROWS))
-    parser.add_argument("--rows", type=int, help="rows of AG News (default: 128 for MiniLM, 32 for SmolLM2)")
+    parser.add_argument("--rows", type=int, help="rows of AG News (default: 192 for MiniLM, 48 for SmolLM2)")
     parser.add_argument(
         "--peers", nargs="*", choices=PEERS, default=PEERS, help="other libraries (none: leave them out)"
     )
