@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,13 +71,25 @@ def representations(
         cut.remove()
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """One forward pass: losses [n], the head's input [*lead, d], its output as a leaf [*lead, c], and the logits."""
+
+    losses: Tensor
+    inputs: Tensor
+    leaf: Tensor
+    logits: Tensor
+    direct: bool
+    """The logits are what the head returned, untouched."""
+
+
 class _Cut:
     """Hooks on the head and on the whole model: the head's input, a leaf in place of its output, and the logits."""
 
     def __init__(self, model: nn.Module, head: Layer, precision: str) -> None:
         self.model, self.name, self.precision = model, head.name, precision
         self.flat = False
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
         self._logits: list[Any] = []
         modules = []
         for name in head.modules:
@@ -94,8 +107,8 @@ class _Cut:
         for handle in self._handles:
             handle.remove()
 
-    def run(self, batch: Batch, losses: Losses, *, flat: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return losses [n], the head's input [*lead, d], its output as a leaf [*lead, c], and the logits.
+    def run(self, batch: Batch, losses: Losses, *, flat: bool = False) -> _Pass:
+        """Run the model.
 
         With `flat` the head returns zeros: what the loss then is does not matter, only which places it depends on.
         """
@@ -111,7 +124,9 @@ class _Cut:
                     f"{self.name} ran {len(self._seen)} times in a pass, its model {len(self._logits)} times: a "
                     "representation is what it saw in one."
                 )
-            return each, *self._seen[0], self._checked(each, self._logits[0], len(batch.rows))
+            inputs, leaf, returned = self._seen[0]
+            logits = self._checked(each, self._logits[0], len(batch.rows))
+            return _Pass(each, inputs, leaf, logits, logits is returned and not returned._version)
         finally:
             self._seen, self._logits = [], []
 
@@ -120,9 +135,10 @@ class _Cut:
         if taken is None or not isinstance(output, Tensor) or taken.shape[:-1] != output.shape[:-1]:
             raise ModelError(f"{self.name}: unknown arguments or output of {type(module).__name__}.")
         said = full(output.detach())  # under autocast the little that follows the head stays in float32
-        leaf = (torch.zeros_like(said) if self.flat else said.clone()).requires_grad_()
-        self._seen.append((taken.detach(), leaf))
-        return leaf.clone()  # not the leaf itself: the model may go on in place
+        leaf = (torch.zeros_like(said) if self.flat else said).requires_grad_()
+        returned = leaf.clone()  # not the leaf itself: the model may go on in place
+        self._seen.append((taken.detach(), leaf, returned))
+        return returned
 
     def _at_end(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         self._logits.append(getattr(output, "logits", None))
@@ -138,35 +154,38 @@ class _Cut:
 
 
 def _represent(cut: _Cut, batch: Batch, losses: Losses) -> Representations:
-    each, inputs, leaf, logits = cut.run(batch, losses)
-    n = len(batch.rows)
-    _check_finite(cut, batch, {"losses": each})
-    owners = _owners(cut, leaf, logits, n)
-    errors = _flat(torch.autograd.grad(each.sum(), leaf)[0])
-    inputs = _flat(inputs)
-    if logits.ndim == 2:
+    seen = cut.run(batch, losses)
+    n, inputs = len(batch.rows), _flat(seen.inputs)
+    _check_finite(cut, batch, {"losses": seen.losses})
+    owners = _owners(cut, seen, n)
+    errors = _flat(torch.autograd.grad(seen.losses.sum(), seen.leaf)[0])
+    if seen.logits.ndim == 2:
         at = _one_place(cut, owners, n)
-        found = {"features": inputs[at], "logits": _flat(leaf.detach())[at], "errors": errors[at]}
-        _check_head(cut, found["logits"], full(logits.detach()))
+        found = {"features": inputs[at], "logits": _flat(seen.leaf.detach())[at], "errors": errors[at]}
+        _check_head(cut, found["logits"], full(seen.logits.detach()))
     else:
         predicted = _moved(errors, owners)
         absent = torch.bincount(owners[predicted], minlength=n) == 0
         if bool(absent.any()):
-            again, _, zeros, _ = cut.run(batch, losses, flat=True)
-            predicted |= _moved(_flat(torch.autograd.grad(again.sum(), zeros)[0]), owners) & absent[owners]
+            again = cut.run(batch, losses, flat=True)
+            slopes = torch.autograd.grad(again.losses.sum(), again.leaf)[0]
+            predicted |= _moved(_flat(slopes), owners) & absent[owners]
         found = {"features": _means(inputs[predicted], owners[predicted], n)}
-    found["losses"] = each.detach()
+    found["losses"] = seen.losses.detach()
     _check_finite(cut, batch, found)
     return {name: tensor.float().cpu() for name, tensor in found.items()}
 
 
-def _owners(cut: _Cut, leaf: Tensor, logits: Tensor, n: int) -> Int64[Tensor, "places"]:
+def _owners(cut: _Cut, seen: _Pass, n: int) -> Int64[Tensor, "places"]:
     """Which example of the batch each place of the head's output serves; -1: none.
 
     Were examples mixed, the first one's places would have more than 1 times, the last one's less than n times what
     they have without weights.
     """
-    few = logits[..., :8].float()
+    leaf = seen.leaf
+    if seen.direct:
+        return torch.arange(n, device=leaf.device).repeat_interleave(leaf[0, ..., 0].numel())
+    few = seen.logits[..., :8].float()
     each = (few * (1 + torch.arange(few.shape[-1], device=few.device) / 8)).reshape(n, -1).sum(dim=1)
     plain = _norms(torch.autograd.grad(each.sum(), leaf, retain_graph=True)[0])
     weights = torch.arange(1, n + 1, device=each.device)
