@@ -5,7 +5,8 @@
 theta is the last checkpoint; the step is one of the run's own optimizer at its last rate above 0 (`training.step`). p
 is the probability of the query's label, or of its whole target text, exp(- summed loss); beside it stands the change of
 the mean log-probability of its tokens, which does not vanish for long texts. Causal, without retraining; but it tells
-what a row would teach now, not what it taught then, and differences are small: give random rows as the control.
+what a row would teach now, not what it taught then. Differences are small, and an optimizer with momentum moves on its
+own, whatever the row: compare with random rows (random scores), query by query.
 """
 
 from __future__ import annotations
