@@ -341,6 +341,48 @@ def pair_answer() -> dict[str, Any]:
     return answer([asked_pair], ["entailment", "neutral", "contradiction"], name="snli", rows=9000)
 
 
+def layers_answer() -> dict[str, Any]:
+    """A method over layer gradients: every word meets every other, weak pairs are sums, and so is the whole text."""
+    chosen = random.Random(5)
+    found = news_answer()
+    found["method"], found["run"]["warnings"] = "logra", []
+    found["options"] = {"layers": None, "damping": 0.1, "checkpoints": ["checkpoint-32"]}
+    (asked,) = found["queries"]
+    strong = {"crude": 2.0, "prices": 3.0, "oil": 2.5, "climb": 1.0, "shares": 1.2, "wells": 0.8, "inventories": 0.7}
+    for sign, side in ((1, "proponents"), (-1, "opponents")):
+        for one in asked[side]:
+            one["words"] = _all_pairs(one["text"], asked["text"], strong, sign * 1e-7, chosen)
+            specials = [pair["score"] for pair in one["words"] if pair["special"]]
+            one["special"], one["score"] = sum(specials), sum(pair["score"] for pair in one["words"])
+    asked["proponents"].sort(key=lambda row: -row["score"])
+    asked["opponents"].sort(key=lambda row: row["score"])
+    asked["summary"] |= {"word": "prices", "word_share": 0.37}
+    return found
+
+
+def _all_pairs(
+    text: str, query: str, strong: dict[str, float], unit: float, chosen: random.Random, kept: int = 100
+) -> list[dict[str, Any]]:
+    """The strongest pairs of a word of the text and a word of the query; the rest and the whole text as sums."""
+    pairs = []
+    for one in [None, *spans_of(text)]:
+        for other in [None, *spans_of(query)]:
+            train = "[CLS]" if one is None else text[one[0] : one[1]]
+            asked = "[SEP]" if other is None else query[other[0] : other[1]]
+            weight = strong.get(train.lower(), 0.2) * strong.get(asked.lower(), 0.2)
+            pairs.append(
+                {"part": "words", "train": train, "query": asked, "score": unit * weight * chosen.gauss(0.7, 0.5)}
+                | {"places": 1, "special": None in (one, other), "synonym": None, "via": None}
+                | {"train_spans": [one] if one else [], "query_spans": [other] if other else []}
+            )
+    pairs.sort(key=lambda pair: -abs(pair["score"]))
+    words = [pair for pair in pairs if not pair["special"]]
+    sums = [("rest", sum(pair["score"] for pair in words[kept:])), ("text", unit * chosen.gauss(2, 1))]
+    none = {"train": "", "query": "", "places": 1, "special": False, "synonym": None, "via": None}
+    last = [none | {"part": part, "score": score, "train_spans": [], "query_spans": []} for part, score in sums]
+    return words[:kept] + [pair for pair in pairs if pair["special"]] + last
+
+
 def empty_answer() -> dict[str, Any]:
     """A query that shares nothing with any row."""
     asked = query("Zyxomma", "spam", "ham", [], [], notes=["shares no word with any training row"])

@@ -16,6 +16,7 @@ ALL = [
     answers.pair_answer,
     answers.hostile_answer,
     answers.empty_answer,
+    answers.layers_answer,
     lambda: answers.long_answer(2),
 ]
 

@@ -86,6 +86,7 @@ def test_the_script_draws_what_the_page_showed_without_it(open_page):
         sms(),
         render_page(answers.hostile_answer(), title="x", k=None),
         render_page(answers.long_answer(2), title="x"),
+        render_page(answers.layers_answer(), title="x"),
     ):
         plain, live = open_page(html, java_script_enabled=False), open_page(html)
         live.wait_for_selector(".card[tabindex]")
@@ -94,7 +95,9 @@ def test_the_script_draws_what_the_page_showed_without_it(open_page):
         texts = [[t.replace("\n", " ") for t in p.locator("#q1 .t").all_inner_texts()] for p in (plain, live)]
         assert texts[0] == texts[1]
         lit = [
-            p.eval_on_selector_all("#q1 .t > u:not(.weak)", "us => us.map(u => (u.className || 'p1') + u.textContent)")
+            p.eval_on_selector_all(
+                "#q1 .t > u:not(.weak)", "us => us.map(u => [u.className || 'p1', u.textContent, u.dataset.n])"
+            )
             for p in (plain, live)
         ]
         assert lit[0] == lit[1]
@@ -156,6 +159,24 @@ def test_hover_outlines_partners_and_dims_the_rest(open_page):
     assert len(ink) == 1  # the ink never changes
     page.mouse.move(5, 5)
     assert page.locator("#q1.tracing").count() == 0
+
+
+def test_where_every_word_meets_every_other_only_strong_pairs_are_traced(open_page):
+    page = open_page(render_page(answers.layers_answer(), title="x"))
+    traced = "us => us.map(u => u.firstChild.textContent)"
+    page.locator("#q1 .toward u", has_text="Oil").hover()
+    assert "Oil" in page.locator("#q1 .card").nth(1).locator("u.on").evaluate_all(traced)
+    assert {"Crude", "prices"} <= set(page.locator("#q1 .asked u.on").evaluate_all(traced))
+    assert 0 < page.locator("#q1 .card u.on").count() < page.locator("#q1 .card u:not(.weak)").count() / 2
+    weak = page.locator("#q1 .card").first.locator("u", has_text="at").first
+    weak.hover()
+    assert weak.evaluate("u => [u.classList.contains('on'), 'n' in u.dataset, u.title.includes('× prices')]") == [
+        True, False, True,
+    ]  # fmt: skip
+    page.locator("#q1 .asked u", has_text="prices").click()
+    page.mouse.move(5, 5)
+    assert 3 <= page.locator("#q1 .card u[data-k]").count() <= 12
+    assert page.locator("#q1 .pinned").inner_text().startswith("prices pinned")
 
 
 def test_all_lights_every_word_and_unfolds_the_row(open_page):

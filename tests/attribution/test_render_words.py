@@ -69,6 +69,35 @@ def test_synonyms_and_shared_parts_are_noted():
     assert note_of(mark, ["calling"], [(0, 7, 0)]) == "##ing"
 
 
+def test_a_strong_word_names_the_word_that_it_meets_where_all_words_meet():
+    (query,) = view(answers.layers_answer()).queries
+    pieces = [piece for card in query.toward for piece in card.parts[0] if piece.kind == "lit"]
+    told = {piece.text: piece.note for piece in pieces if piece.tone in ("p3", "p4")}
+    assert told["Oil"] == told["climb"] == "× Crude" and told["Crude"] == "× prices"
+    assert told["Prices"] == "" and {p.note for p in pieces if p.tone in ("p1", "p2")} == {""}
+    assert sum(piece.text.lower() == "prices" for piece in pieces) == 4  # each place by itself, counted by itself
+
+
+def test_sums_beside_the_words_are_lit_nowhere_and_are_in_the_line_that_adds_up():
+    answer = answers.layers_answer()
+    row = answer["queries"][0]["proponents"][0]
+    card = view(answer).queries[0].toward[0]
+    assert [term.name for term in card.terms][2:] == ["other pairs", "whole text", "special tokens", "score"]
+    assert all(mark.spans and mark.word for mark in card.marks)
+    words = [pair for pair in row["words"] if pair["part"] == "words" and not pair["special"]]
+    assert sum(mark.score for mark in card.marks) == pytest.approx(sum(pair["score"] for pair in words))
+    rest = sum(pair["score"] for pair in row["words"] if pair["part"] == "rest")
+    assert abs(card.terms[2].units - card.scale.units(rest)) <= 1
+
+
+def test_a_row_without_words_has_no_line_that_adds_up():
+    answer = answers.layers_answer()
+    for row in answer["queries"][0]["proponents"]:
+        row["words"], row["special"] = [], 0.0
+    (query,) = view(answer).queries
+    assert all(card.terms == card.marks == () and card.lit == 0 for card in query.toward)
+
+
 def test_a_query_word_shows_the_stronger_of_the_two_columns_not_their_difference():
     text = "free lunch"
     up = answers.row(1, "a", "free", text, weights={"free": 1.0}, special=0.0)
@@ -77,7 +106,9 @@ def test_a_query_word_shows_the_stronger_of_the_two_columns_not_their_difference
     assert {mark.word: mark.score for mark in query.marks} == {"free": 1.0, "lunch": -0.9}
 
 
-@pytest.mark.parametrize("make", [answers.sms_answer, answers.news_answer, answers.pair_answer, answers.long_answer])
+@pytest.mark.parametrize(
+    "make", [answers.sms_answer, answers.news_answer, answers.pair_answer, answers.long_answer, answers.layers_answer]
+)
 def test_the_printed_line_adds_up_to_the_printed_score(make):
     answer = make(queries=3) if make is answers.long_answer else make()
     for query in view(answer).queries:
@@ -183,6 +214,16 @@ def test_packed_marks_count_characters_as_scripts_do():
     # 🎉 is two units: "free" begins at 5; the second text begins at 10, its word at 12, 7 further on.
     assert packed == "1/1;5.4,7:7=dw|2.9=-6y~1z"
     assert int("dw", 36) == 500 and int("6y", 36) == 250 and int("1z", 36) == 71
+
+
+def test_packed_marks_say_where_every_word_meets_every_other_and_keep_all_pairs():
+    pushes = tuple(((at,), 0.5) for at in range(9))
+    mark = Mark("w", ((0, 5, 0),), pushes, loose=True, crossed=True)
+    packed = pack.pack([mark], 1, ["weird"], Scale(0, 2))
+    assert packed == "1/1;0:0=dw|1|2|3|4|5|6|7|8*1"
+    same = Mark("w", ((0, 5, 0),), pushes[:1], loose=True)
+    assert pack.pack([same], 1, ["weird"], Scale(0, 2)).endswith("=dw*0")
+    assert pack.pack([mark], 1, ["weird"], Scale(0, 2), 16).count("|") == pack.PUSHES[0]
 
 
 def test_packed_marks_of_a_long_report_keep_the_strongest_and_the_sum_of_the_rest():

@@ -67,6 +67,12 @@ def test_long_rows_are_folded_and_synonyms_named():
     assert "Warning: The word embeddings did not move" in text
 
 
+def test_where_all_words_meet_strong_ones_name_their_partner():
+    text = flat(shown(answers.layers_answer(), width=140))
+    assert "+Oil × Crude +prices × Crude" in text
+    assert "other pairs +0.8 + whole text +0.2 + special tokens +0.3 = +10.1" in text
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_it_fits_the_width(width):
     for line in shown(answers.sms_answer(), width=width, trial=answers.trial()).splitlines():

@@ -24,7 +24,8 @@ class Mark:
 
     spans: every place that shares it, in order. pushes: (query words by number, score), a pair of words each.
     synonym: cosine of the embeddings when it meets another word than itself, else None. via: the token that it
-    shares with its strongest partner, when the two words differ ("winning" and "calling" meet in "##ing").
+    shares with its strongest partner, when the two words differ ("winning" and "calling" meet in "##ing"). loose: it
+    meets words other than its own because every word meets every other; crossed: its strongest partner is one.
     """
 
     word: str
@@ -32,6 +33,8 @@ class Mark:
     pushes: tuple[tuple[tuple[int, ...], float], ...]
     synonym: float | None = None
     via: str | None = None
+    loose: bool = False
+    crossed: bool = False
 
     @property
     def score(self) -> float:
@@ -41,8 +44,8 @@ class Mark:
     @property
     def partner(self) -> int | None:
         """The query word that it meets most strongly."""
-        strongest = max(self.pushes, key=lambda push: abs(push[1]), default=((), 0.0))
-        return strongest[0][0] if strongest[0] else None
+        met = [push for push in self.pushes if push[0]]
+        return max(met, key=lambda push: abs(push[1]))[0][0] if met else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +59,49 @@ class Place:
 
 
 def marks_of(pairs: Iterable[Mapping[str, Any]], query_words: Sequence[Sequence[int]]) -> list[Mark]:
-    """Group a row's word pairs by the training word's places; the strongest first. Special tokens are left out."""
+    """Group a row's word pairs by the training word's places; the strongest first.
+
+    Special tokens are left out, and what is no pair of words (`WordPair.part`).
+    """
     number = {tuple(span): index for index, span in enumerate(query_words)}
     groups: dict[tuple[Span, ...], list[Mapping[str, Any]]] = {}
     for pair in pairs:
-        if not pair.get("special"):
+        if not pair.get("special") and pair.get("part", "words") == "words":
             spans = tuple(sorted((int(s), int(e), int(p)) for s, e, p in pair.get("train_spans") or ()))
             groups.setdefault(spans, []).append(pair)
-    marks = []
-    for spans, members in groups.items():
-        pushes = tuple(
-            (
-                tuple(number[key] for span in pair.get("query_spans") or () if (key := tuple(span)) in number),
-                pair["score"],
-            )
-            for pair in members
-        )
-        ties = [pair["synonym"] for pair in members if pair.get("synonym") is not None]
-        synonym = max(map(float, ties)) if len(ties) == len(members) else None
-        via = str(max(members, key=lambda pair: abs(pair["score"])).get("via") or "").lstrip(_SPACE_MARKS)
-        marks.append(Mark(str(members[0]["train"]), spans, pushes, synonym, via or None))
+    marks = [_mark(spans, members, number) for spans, members in groups.items()]
     return sorted(marks, key=lambda mark: (-abs(mark.score), mark.spans))
+
+
+def _mark(spans: tuple[Span, ...], members: Sequence[Mapping[str, Any]], number: Mapping[Any, int]) -> Mark:
+    pushes = tuple(
+        (
+            tuple(number[key] for span in pair.get("query_spans") or () if (key := tuple(span)) in number),
+            pair["score"],
+        )
+        for pair in members
+    )
+    ties = [pair["synonym"] for pair in members if pair.get("synonym") is not None]
+    synonym = max(map(float, ties)) if len(ties) == len(members) else None
+    strongest = max(members, key=lambda pair: abs(pair["score"]))
+    via = str(strongest.get("via") or "").lstrip(_SPACE_MARKS)
+    met = [(pair, push) for pair, push in zip(members, pushes, strict=True) if push[0]]
+    partner = max(met, key=lambda found: abs(found[1][1]))[0] if met else strongest
+    return Mark(
+        str(members[0]["train"]),
+        spans,
+        pushes,
+        synonym,
+        via or None,
+        loose=any(map(_is_crossed, members)),
+        crossed=bool(met) and _is_crossed(partner),
+    )
+
+
+def _is_crossed(pair: Mapping[str, Any]) -> bool:
+    """Whether two different words meet, though no token or meaning is theirs in common."""
+    tied = pair.get("synonym") is not None or pair.get("via")
+    return not tied and str(pair["train"]).casefold() != str(pair["query"]).casefold()
 
 
 def query_marks(words: Sequence[Sequence[int]], sides: Iterable[Iterable[Mark]], text: Sequence[str]) -> list[Mark]:

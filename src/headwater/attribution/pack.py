@@ -1,10 +1,11 @@
 """The marks of a text as one short attribute, for the script that hovers, pins and lights "all".
 
-    5/60;9g,c.4:7=1e;1o.3:2.9=-c|4=3~1z;5:7=b^##ing
+    5/60;9g,c.4:7=1e;1o.3:2.9=-c|4=3~1z;5:7=b^##ing;2a:1=8|3=2*1
 
 says: the first 5 of its 60 marks are lit; the first mark stands at character 340 and 12 further on, where it
 is 4 long, and pushed 50 through query word 7; the next pushed -12 through words 2 and 9, which share a posting,
-and 3 through word 4, as a synonym of cosine .71; the last meets its partner in the token ##ing (percent-encoded).
+and 3 through word 4, as a synonym of cosine .71; one meets its partner in the token ##ing (percent-encoded). After * it
+meets words other than its own because all words meet; 1: its strongest partner is one, 0: that is the same word.
 All numbers but the first two are of base 36. A place without a length is as long as the one before it in the mark,
 or, first, 5; a push without a score repeats the one before. Scores count tenths of the last printed digit;
 characters are UTF-16 units, as scripts count them; a pair's second text begins one past the end of the first.
@@ -20,7 +21,7 @@ from headwater.attribution.numerals import Scale
 
 FINER = 10  # packed units in one printed digit
 KEPT = 0.995  # of a text's absolute score, where marks are limited: the words beyond it are too weak to print
-PUSHES = (4, 2)  # pairs kept of a lit and of an unlit word; what the others push is kept as a sum
+PUSHES = (4, 2)  # pairs kept of a lit and of an unlit word; what the others push is kept as a sum (loose words: all)
 _LENGTH = 5
 
 
@@ -37,10 +38,13 @@ def pack(marks: Sequence[Mark], lit: int, texts: Sequence[str], scale: Scale, li
         if limit is not None and index >= lit and (held >= enough or not _units(mark.score, scale)):
             break
         held += abs(mark.score)
-        pushes = "|".join(_pushes(mark, scale, PUSHES[index >= lit]))
+        most = None if mark.loose and limit is None else PUSHES[index >= lit]
+        pushes = "|".join(_pushes(mark, scale, most))
         tie = "" if mark.synonym is None else f"~{_base36(round(100 * mark.synonym))}"
         if mark.via and not tie:
             tie = f"^{quote(mark.via, safe='#')}"
+        if mark.loose:
+            tie += f"*{int(mark.crossed)}"
         packed.append(f"{','.join(_places(mark, offsets, bases))}:{pushes}{tie}")
     return ";".join([f"{lit}/{len(marks)}", *packed])
 
@@ -49,7 +53,7 @@ def _units(score: float, scale: Scale) -> int:
     return round(score * FINER * 10.0 ** (scale.decimals - scale.exponent))
 
 
-def _pushes(mark: Mark, scale: Scale, limit: int) -> Iterator[str]:
+def _pushes(mark: Mark, scale: Scale, limit: int | None) -> Iterator[str]:
     ordered = sorted(mark.pushes, key=lambda push: (-abs(push[1]), push[0]))
     last = None
     for words, score in ordered[:limit]:
@@ -59,7 +63,7 @@ def _pushes(mark: Mark, scale: Scale, limit: int) -> Iterator[str]:
         told = "" if units == last else f"={_base36(units)}"
         last = units
         yield ".".join(map(_base36, words)) + told
-    rest = _units(sum(score for _, score in ordered[limit:]), scale)
+    rest = 0 if limit is None else _units(sum(score for _, score in ordered[limit:]), scale)
     if rest or last is None:
         yield f"={_base36(rest)}"
 

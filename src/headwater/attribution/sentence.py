@@ -35,7 +35,7 @@ def sentence(query: Mapping[str, Any], rows: bool, known: set[str] | None = None
             Bit(str(query.get("label")), "label"),
         ]
         word, part = summary.get("word"), summary.get("word_share")
-        if word and part is not None and (known is None or word in known):
+        if word and part is not None and part <= 1 and (known is None or word in known):
             theirs = "theirs" if count != 1 else "its score"
             bits += [
                 Bit("; "),

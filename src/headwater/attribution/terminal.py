@@ -117,7 +117,8 @@ def _words(pieces: tuple[Piece, ...], colour: bool) -> Text:
             text.append(f"[{piece.label}] ", "dim italic")
         elif piece.kind == "lit":
             text.append_text(_lit(piece.text, piece.tone, colour))
-            text.append(f" {visible(piece.note)}" if "~" in piece.note else piece.note, "dim")
+            spaced = "~" in piece.note or "× " in piece.note  # a partner's name; "×3" and "##ing" stand close
+            text.append(f" {visible(piece.note)}" if spaced else piece.note, "dim")
         else:
             text.append(visible(piece.text))
     return text

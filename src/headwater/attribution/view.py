@@ -30,7 +30,7 @@ class Piece:
     kind: Literal["text", "lit", "gap"]
     text: str
     tone: str = ""  # p1..p4, n1..n4
-    note: str = ""  # "×3", "~ crude .71"
+    note: str = ""  # "×3", "~ crude .71", "× crude"
     label: str = ""
     score: float = 0.0
 
@@ -72,7 +72,7 @@ class Card:
     marks: tuple[Mark, ...]  # strongest first
     positions: tuple[Position, ...]
     strip: Strip
-    terms: tuple[Term, ...]  # lit + unlit + special tokens = score; empty when the method has no word scores
+    terms: tuple[Term, ...]  # lit + unlit + special tokens and the like = score; empty without word scores
     texts: tuple[str, ...]
 
 
@@ -141,6 +141,11 @@ class View:
     def parts(self) -> bool:
         """Whether a lit word meets another in a part of theirs."""
         return any(mark.via for mark in self.lit())
+
+    @property
+    def crossed(self) -> bool:
+        """Whether a lit word meets another word of the query, as every word does by some methods."""
+        return any(mark.crossed for mark in self.lit())
 
 
 def view(answer: Answer, *, k: int | None = None, hide_training_text: bool = False) -> View:
@@ -318,31 +323,33 @@ def _shown(
     for place in here:
         if at < place.start:
             yield Piece("text", text[at : place.start])
-        note = ""
+        note, tone = "", light.tone_class(place.score, strongest)
         if _is_first(place, part):  # told once
-            note = note_of(place.mark, query, query_words)
-        tone = light.tone_class(place.score, strongest)
+            note = note_of(place.mark, query, query_words, tone[1:] in "34")
         yield Piece("lit", text[place.start : place.end], tone, note, score=place.score)
         at = place.end
     if at < window.end:
         yield Piece("text", text[at : window.end])
 
 
-def note_of(mark: Mark, query: Sequence[str], query_words: Sequence[Sequence[int]]) -> str:
+def note_of(mark: Mark, query: Sequence[str], query_words: Sequence[Sequence[int]], strong: bool = True) -> str:
     """What is written after a lit word: "×3" when places share it, "~ crude .71" when it meets a synonym.
 
-    "##ing" when two different words meet in that part of theirs.
+    "##ing" when two different words meet in that part of theirs; "× crude", after a strong word only, when all words
+    meet and it pushes most through that one.
     """
     notes = [f"×{len(mark.spans)}"] if len(mark.spans) > 1 else []
+    partner = ""
+    if mark.partner is not None and (mark.synonym is not None or mark.crossed):
+        start, end, part = query_words[mark.partner]
+        partner = query[part][start:end]
     if mark.synonym is not None:
-        partner = ""
-        if mark.partner is not None:
-            start, end, part = query_words[mark.partner]
-            partner = query[part][start:end] + " "
         cosine = f"{mark.synonym:.2f}".replace("0.", ".", 1)
-        notes.append(f"~ {partner}{cosine}")
+        notes.append(" ".join(filter(None, ("~", partner, cosine))))
     elif mark.via:
         notes.append(mark.via)
+    elif mark.crossed and partner and strong:
+        notes.append(f"× {partner}")
     return " ".join(notes)
 
 
@@ -357,14 +364,19 @@ def _positions(texts: Sequence[str], lit: Sequence[Mark], strongest: float) -> I
 
 
 def _terms(row: Answer, marks: Sequence[Mark], lit: int, scale: Scale) -> tuple[Term, ...]:
-    """lit + unlit + special tokens = score, in whole printed digits, so that the printed line adds up too."""
+    """lit + unlit + special tokens and the like = score, in whole printed digits: the printed line adds up too."""
     score, special = float(row["score"]), float(row.get("special") or 0.0)
     if not row.get("words") and not special:
         return ()
     shown, rest = (sum(mark.score for mark in part) for part in (marks[:lit], marks[lit:]))
     parts = [(f"{lit} lit", shown), (f"{len(marks) - lit} unlit", rest)]
     parts = [part for part in parts if not part[0].startswith("0 ")]
-    off = score - shown - rest - special
+    others = [pair for pair in row.get("words") or () if not pair.get("special")]
+    for name, kind in (("other pairs", "rest"), ("whole text", "text")):
+        value = sum(pair["score"] for pair in others if pair.get("part") == kind)
+        if scale.units(value):
+            parts.append((name, value))
+    off = score - special - sum(mark.score for mark in marks) - sum(p["score"] for p in others if _apart(p))
     if abs(off) > 0.005 * abs(score):  # the answer's own words do not add up: say so
         parts.append(("not on words", off))
     if special or not parts:
@@ -374,3 +386,8 @@ def _terms(row: Answer, marks: Sequence[Mark], lit: int, scale: Scale) -> tuple[
     largest = max(range(len(parts)), key=lambda at: abs(units[at]))
     units[largest] += total - sum(units)  # where rounding errors show least
     return (*(Term(name, unit) for (name, _), unit in zip(parts, units, strict=True)), Term("score", total))
+
+
+def _apart(pair: Answer) -> bool:
+    """Whether this is no pair of words, but what is summed beside them."""
+    return str(pair.get("part", "words")) != "words"

@@ -90,12 +90,12 @@ class Answer {
     const { section } = this;
     const wordsOf = (target) => {
       const mark = target.closest?.(".t u");
-      return mark?.place ? new Set(mark.place.marks.flatMap((m) => m.pushes.flatMap((push) => push.words))) : null;
+      return mark?.place ? new Set(mark.place.marks.flatMap(traced)) : null;
     };
     for (const [enter, leave] of [["pointerover", "pointerout"], ["focusin", "focusout"]]) {
       section.addEventListener(enter, (event) => {
         const words = wordsOf(event.target);
-        if (words) this.trace(words);
+        if (words) this.trace(words, event.target.closest("u"));
         if (enter === "focusin") setCurrent(event.target.closest(".card"));
       });
       section.addEventListener(leave, (event) => wordsOf(event.target) && this.trace(null));
@@ -113,10 +113,10 @@ class Answer {
   }
 
   // Outline the partners of query words everywhere and dim the rest; null goes back to the pinned word, if any.
-  trace(words) {
-    const traced = words ?? (this.pinned === null ? null : new Set([this.pinned]));
-    this.section.classList.toggle("tracing", traced !== null);
-    const partner = (mark) => traced !== null && mark.place.marks.some((m) => meets(m, traced));
+  trace(words, from = null) {
+    const these = words ?? (this.pinned === null ? null : new Set([this.pinned]));
+    this.section.classList.toggle("tracing", these !== null);
+    const partner = (mark) => mark === from || (these !== null && mark.place.marks.some((m) => meets(m, these)));
     this.query?.elements.forEach((mark) => mark.classList.toggle("on", partner(mark)));
     for (const { card, passage } of this.cards) {
       let any = false;
@@ -125,7 +125,7 @@ class Answer {
         mark.classList.toggle("on", on);
         any ||= on;
       }
-      card.classList.toggle("off", traced !== null && !any);
+      card.classList.toggle("off", these !== null && !any);
       for (const gap of card.querySelectorAll(".t details")) gap.classList.toggle("holds", gap.querySelector("u.on") !== null);
     }
   }

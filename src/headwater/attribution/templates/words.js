@@ -13,7 +13,12 @@ const make = (tag, attributes = {}, ...children) => {
   return element;
 };
 
-// "5/60;9g,c.4:7=1e;1o.3:2.9=-c|4=3~1z" -> {all: 60, marks: [{lit, spans: [[start, length]], pushes: [{words, push}], push, tie, via}]}
+const strongest = (pairs) =>
+  pairs.reduce((best, next) => (Math.abs(next.push) > Math.abs(best.push) ? next : best), { words: [], push: 0 });
+
+const named = (mark) => mark.pushes.filter((pair) => pair.words.length);
+
+// "5/60;9g,c.4:7=1e;1o.3:2.9=-c|4=3~1z" -> {all: 60, marks: [{lit, spans: [[start, length]], pushes: [{words, push}], push, tie, via, ...}]}
 const number = (digits) => parseInt(digits, 36);
 const unpack = (packed, decimals) => {
   const scored = (digits) => number(digits) / 10 ** (decimals + 1);
@@ -21,7 +26,8 @@ const unpack = (packed, decimals) => {
   const [lit, all] = counts.split("/").map(Number);
   const read = (mark, index) => {
     const [places, rest] = mark.split(":");
-    const [before, via] = rest.split("^");
+    const [told, loose] = rest.split("*");
+    const [before, via] = told.split("^");
     const [pairs, tie] = before.split("~");
     const spans = [];
     for (const place of places ? places.split(",") : []) {
@@ -36,17 +42,38 @@ const unpack = (packed, decimals) => {
       pushes.push({ words: words ? words.split(".").map(number) : [], push });
     }
     const push = pushes.reduce((sum, pair) => sum + pair.push, 0);
-    return { lit: index < lit, spans, pushes, push, tie: tie ? number(tie) : null, via: via ? decodeURIComponent(via) : "" };
+    return {
+      lit: index < lit,
+      spans,
+      pushes,
+      push,
+      tie: tie ? number(tie) : null,
+      via: via ? decodeURIComponent(via) : "",
+      loose: loose !== undefined,
+      crossed: loose === "1",
+      least: 0,
+    };
   };
-  return { all, marks: marks.map(read) };
+  const found = marks.map(read);
+  // Where every word meets every other, partners are pairs of at least a quarter of the text's strongest.
+  const loose = found.filter((mark) => mark.loose);
+  const bar = Math.abs(strongest(loose.flatMap(named)).push) / 4;
+  for (const mark of loose) mark.least = bar;
+  return { all, marks: found };
 };
 
 const pushThrough = (mark, word) =>
   mark.pushes.reduce((sum, pair) => sum + (pair.words.includes(word) ? pair.push : 0), 0);
 
-const meets = (mark, words) => mark.pushes.some((pair) => pair.words.some((word) => words.has(word)));
+const partners = (mark) => named(mark).filter((pair) => Math.abs(pair.push) >= mark.least).flatMap((pair) => pair.words);
 
-const strongest = (pairs) => pairs.reduce((best, next) => (Math.abs(next.push) > Math.abs(best.push) ? next : best));
+const meets = (mark, words) => partners(mark).some((word) => words.has(word));
+
+// Whom to trace from a mark: its partners, or the strongest word that a weak mark meets.
+const traced = (mark) => {
+  const found = partners(mark);
+  return found.length ? found : strongest(named(mark)).words;
+};
 
 const printer = (decimals) => (score) => {
   const places = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
@@ -210,14 +237,18 @@ class Passage {
   mark(part, place) {
     const text = part.text.slice(place.start, place.end);
     const { speaking } = place;
-    const tie = speaking.tie === null ? "" : `~ ${this.partnerText(speaking)} .${String(speaking.tie).padStart(2, "0")}`;
+    const tone = part.tones.get(place.start) ?? toneOf(place.push, this.top);
+    let tie = "";
+    if (speaking.tie !== null) tie = `~ ${this.partnerText(speaking)} .${String(speaking.tie).padStart(2, "0")}`;
+    else if (speaking.crossed && !speaking.via) tie = `× ${this.partnerText(speaking)}`;
     const count = speaking.spans.length;
-    const note = place.first ? [count > 1 ? `×${count}` : "", tie || speaking.via].filter(Boolean).join(" ") : "";
+    const told = speaking.crossed && !speaking.via && tone[1] < 3 ? "" : tie || speaking.via; // weak ones on hover only
+    const note = place.first ? [count > 1 ? `×${count}` : "", told].filter(Boolean).join(" ") : "";
     const shared = count > 1 ? `, shared by ${count} places` : "";
     const element = make(
       "u",
       {
-        class: (place.lit ? "" : "weak ") + (part.tones.get(place.start) ?? toneOf(place.push, this.top)),
+        class: (place.lit ? "" : "weak ") + tone,
         "data-n": note || null,
         role: "button",
         tabindex: "-1",
@@ -230,7 +261,7 @@ class Passage {
   }
 
   partnerText(mark) {
-    const { words } = strongest(mark.pushes);
+    const { words } = strongest(named(mark));
     return words.length && this.wordAt ? this.wordAt(words[0]) : "";
   }
 }
