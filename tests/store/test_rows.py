@@ -57,7 +57,11 @@ def test_a_row_that_is_not_there_and_an_unknown_column_are_refused(store: RowSto
         next(store.blocks(checkpoint, "errors", slice(0, 1)))
 
 
-PICKS = [None, slice(None), slice(1, 7), slice(0, 9, 2), slice(4, 4), [8, 0, 1, 1], []]
+_NORMAL = 2.0**-126  # of float32: exponents go no further down
+_EXTREMES = [0.0, -0.0, 2.0**-149, -(2.0**-126), 65504.0, 65520.0, 1 / 3, 3.4e38]
+_PROPERTY = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+PICKS = [None, slice(None), slice(1, 7), slice(0, 9, 2), slice(7, 2, -2), slice(4, 4), [8, 0, 1, -9], []]
 
 
 @pytest.mark.parametrize("at", PICKS, ids=str)
@@ -69,10 +73,34 @@ def test_blocks_are_the_rows_in_order_whatever_their_size(store: RowStore, at, b
     for checkpoint in store.manifest.checkpoints:
         for column in columns:
             whole = store.read(checkpoint, column.name)
-            whole = whole if at is None else torch.from_numpy(whole.numpy()[:, at])
+            whole = whole if at is None else torch.from_numpy(whole.numpy()[:, at].copy())
             starts, blocks = zip(*store.blocks(checkpoint, column.name, at), strict=True)
             assert starts == tuple(np.cumsum([0, *map(len, blocks)])[:-1])
             assert torch.equal(torch.cat(blocks), whole)
+
+
+@_PROPERTY
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.booleans(), st.integers(0, 2**32))
+def test_numbers_are_scaled_by_their_own_group_however_they_are_picked(
+    tmp_path_factory, lengths: list[int], wide: bool, seed: int
+) -> None:
+    """Narrow groups, wide ones, several of one width: each has another way through the decoder."""
+    drawn = np.random.default_rng(seed)
+    widths = tuple(length * (200 if wide else 1) for length in np.repeat(lengths, drawn.integers(1, 4, len(lengths))))
+    scales = 10.0 ** drawn.uniform(-30, 30, (3, len(widths)))
+    values = (np.repeat(scales, widths, axis=1) * drawn.uniform(1, 2, (3, sum(widths)))).astype(np.float32)
+    widths = tuple(map(int, widths))
+    column, folder = Column("a", (sum(widths),), "float16", widths), tmp_path_factory.mktemp("any")
+
+    def given_rows(checkpoint: StoredCheckpoint, rows: RowRange) -> Batches:
+        yield torch.arange(3), {"a": torch.from_numpy(values)}
+
+    store = build(folder, plan(3, checkpoints=1, columns=(column,)), given_rows)
+    start, stop = sorted(drawn.integers(0, sum(widths) + 1, 2).tolist())
+    for at in (None, slice(start, stop), slice(start, stop, 3), drawn.integers(0, sum(widths), 50)):
+        ((_, block),) = store.blocks(store.manifest.checkpoints[0], "a", at)
+        np.testing.assert_allclose(block.numpy(), values if at is None else values[:, at], rtol=2.0**-11)
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("column", ["gradients", "losses"])
@@ -104,11 +132,6 @@ def test_the_safetensors_library_reads_what_was_written(store: RowStore) -> None
     exponents = found["gradients.exponents"].double().repeat_interleave(torch.tensor(COLUMNS[0].widths), dim=1)
     decoded = found["gradients"].double() * 2.0**exponents
     assert torch.equal(decoded.float(), store.read(checkpoint, "gradients", np.array([8, 9])))
-
-
-_NORMAL = 2.0**-126  # of float32: exponents go no further down
-_EXTREMES = [0.0, -0.0, 2.0**-149, -(2.0**-126), 65504.0, 65520.0, 1 / 3, 3.4e38]
-_PROPERTY = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 @_PROPERTY
