@@ -77,11 +77,17 @@ def test_a_query_whose_losses_never_change_grades_nobody_and_a_silent_method_cou
 
 
 def test_sums_that_differ_by_rounding_alone_tie() -> None:
-    """Three rows of 0.1 add up to the same in any order: only rows 6 and 7 tell subsets apart."""
-    masks = np.array([[1, 1, 1, 0, 0, 0, 1, 0], [0, 0, 0, 1, 1, 1, 1, 0], [1, 0, 1, 0, 1, 0, 0, 1]], dtype=bool)
-    scores = np.array([[0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 1e3, 1.0 / 3]])
-    losses = np.array([1.0, 2.0, 3.0])[:, None, None]
-    assert lds(scores, masks, losses)[0] == pytest.approx(scipy.stats.spearmanr([2, 2, 1], [-1, -2, -3]).statistic)
+    """Every subset holds one 0.1, one 0.2, one 0.3 and one 0.7, each time in another order."""
+    generator = np.random.default_rng(0)
+    kinds = generator.permutation(np.repeat([0.1, 0.2, 0.3, 0.7], 15))
+    masks = np.zeros((40, 60), dtype=bool)
+    for mask in masks:
+        mask[[generator.choice(np.flatnonzero(kinds == kind)) for kind in (0.1, 0.2, 0.3, 0.7)]] = True
+    scores, losses = kinds[None], generator.normal(size=(40, 1, 1))
+    sums = subset_sums(scores, masks)[:, 0]
+    assert 0 < np.ptp(sums) < 1e-15
+    assert lds(scores, masks, losses).tolist() == [0.0]
+    assert scipy.stats.spearmanr(sums, losses[:, 0, 0]).statistic != 0  # what ranking the last bits would say
 
 
 def test_sums_are_the_same_however_many_rows_are_added_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
