@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from headwater.attribution.attributions import WordPair
-from headwater.attribution.pairs import by_place, by_token, folded, strongest
+from headwater.attribution.pairs import by_place, by_token, folded
 from headwater.attribution.words import Texts
 from headwater.methods import NO_TOKEN, Contributions
 
@@ -91,7 +91,7 @@ def word_pairs(
     placed = (contributions.train_places[mine] >= 0) & (contributions.places[mine] >= 0) & ~whole
     matched = ~np.isnan(contributions.cosines[mine])
     pairs = by_token(contributions, mine[~whole & (matched | ~placed)], query, row, token_text, special)
-    pairs += strongest(by_place(contributions, mine[placed & ~matched], query, row, token_text, special))
+    pairs += by_place(contributions, mine[placed & ~matched], query, row, token_text, special)
     if not pairs:
         return ()
     pairs.append(folded("text", contributions.values[mine[whole]].tolist()))

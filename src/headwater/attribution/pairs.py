@@ -104,31 +104,28 @@ def by_place(
     token_text: Mapping[int, str],
     special: Collection[int],
 ) -> list[WordPair]:
-    """Fold contributions of places to pairs of a word of the row and a word of the query.
+    """Fold contributions of places to pairs of a word of the row and a word of the query; keep the strongest.
 
-    A token that is special, or of no word (a chat template's), stands by itself, and its pairs are special.
+    A token that is special, or of no word (a chat template's), stands by itself, and its pairs are special. The weak
+    pairs, and the weak ones of special tokens, add up to a pair of part "rest" each.
     """
     ours = _owners(contributions.train_tokens[mine], contributions.train_places[mine], row.words, special)
     theirs = _owners(contributions.query_tokens[mine], contributions.places[mine], query.words, special)
-    found, slots = np.unique(np.stack([ours, theirs]), axis=1, return_inverse=True)
-    scores = np.bincount(slots.reshape(-1), weights=contributions.values[mine], minlength=found.shape[1])
+    lowest, reach = theirs.min(initial=0), int(np.ptp(theirs)) + 1 if len(theirs) else 1
+    found, slots = np.unique(ours * reach + (theirs - lowest), return_inverse=True)  # one number a pair sorts fast
+    ours, theirs = found // reach, found % reach + lowest
+    scores = np.bincount(slots, weights=contributions.values[mine], minlength=len(found))
     pairs = []
-    for one, other, score in zip(*found.tolist(), scores.tolist(), strict=True):
-        train, query_word = _written(one, row.words, token_text), _written(other, query.words, token_text)
-        pairs.append(
-            WordPair(
-                train=train[0],
-                query=query_word[0],
-                score=score,
-                places=1,
-                special=one < 0 or other < 0,
-                cosine=None,
-                via=None,
-                train_spans=train[1],
-                query_spans=query_word[1],
+    for alone, most in ((False, KEPT), (True, KEPT_SPECIAL)):
+        at = np.flatnonzero(((ours < 0) | (theirs < 0)) == alone)
+        at = at[np.lexsort((ours[at], theirs[at], -np.abs(scores[at])))]
+        for one, other, score in zip(*(column[at[:most]].tolist() for column in (ours, theirs, scores)), strict=True):
+            (train, train_spans), (asked, query_spans) = (
+                _written(owner, words, token_text) for owner, words in ((one, row.words), (other, query.words))
             )
-        )
-    return pairs
+            pairs.append(WordPair(train, asked, score, 1, alone, None, None, train_spans, query_spans))
+        pairs.append(folded("rest", scores[at[most:]].tolist(), special=alone))
+    return [pair for pair in pairs if pair.score != 0]
 
 
 def _owners(
@@ -145,18 +142,6 @@ def _written(owner: int, words: Words, token_text: Mapping[int, str]) -> tuple[s
     if owner < 0:
         return token_text[-1 - owner], ()
     return words.surface(owner), (words.words[owner],)
-
-
-def strongest(pairs: Sequence[WordPair]) -> list[WordPair]:
-    """Keep the strongest pairs of words, and of special tokens; fold the others into one of part "rest" each."""
-    kept = []
-    for special, most in ((False, KEPT), (True, KEPT_SPECIAL)):
-        some = sorted(
-            (pair for pair in pairs if pair.special == special),
-            key=lambda pair: (-abs(pair.score), pair.query_spans, pair.train_spans),
-        )
-        kept += [*some[:most], folded("rest", [pair.score for pair in some[most:]], special=special)]
-    return [pair for pair in kept if pair.score != 0]
 
 
 def folded(part: Literal["text", "rest"], scores: Sequence[float], *, special: bool = False) -> WordPair:

@@ -94,7 +94,7 @@ class LayerOptions(CheckpointOptions):
         default=None,
         metadata={
             "help": "Score over these layers alone, of those indexed: word-embeddings, last, second-to-last, quarter:1 "
-            "to quarter:4, all, or a glob on module names; several with commas."
+            "to quarter:4, adapters, all, or a glob on module names; several with commas."
         },
         kw_only=True,
     )
