@@ -1,0 +1,82 @@
+"""What a bank is of: if any of it changed, its numbers would, so they must not be mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+
+from headwater.evaluation.bank.protocol import Protocol
+from headwater.files import canonical_json, digest
+from headwater.models.load import model_fingerprint, tokenizer_fingerprint
+from headwater.runs.corpus import Corpus
+from headwater.runs.run import Run
+from headwater.store import built_with
+
+_NAMES = {
+    "corpus": "corpus",
+    "rows": "corpus",
+    "task": "task",
+    "recipe": "recipe",
+    "initial": "first weights",
+    "tokenizer": "tokenizer",
+    "queries": "queries",
+    "asked": "number of queries",
+    "protocol": "protocol",
+    "arithmetic": "arithmetic",
+    "threads": "threads a process",
+    "built_with": "torch, transformers or device, whose last bits may differ",
+}
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """What of a run its retrainings depend on. Raises RunError where it cannot be trained again."""
+    recipe = run.need_recipe()
+    return {
+        "corpus": run.corpus.fingerprint,
+        "rows": len(run.corpus),
+        "task": run.task.to_json(),
+        "recipe": digest([canonical_json(recipe.arguments), str(recipe.seed)]),
+        "initial": model_fingerprint(recipe.initial),
+        "tokenizer": tokenizer_fingerprint(run.tokenizer),
+    }
+
+
+def query_facts(queries: Corpus) -> dict[str, Any]:
+    """Which texts and labels are asked about."""
+    return {"queries": queries.fingerprint, "asked": len(queries)}
+
+
+def on_cpu(run: Run) -> bool:
+    """Whether this run is retrained on the CPU on this machine."""
+    return bool(run.need_recipe().arguments.get("use_cpu")) or not torch.cuda.is_available()
+
+
+def machine_facts(run: Run) -> dict[str, Any]:
+    """What the last bits may depend on."""
+    made = built_with("cpu" if on_cpu(run) else "cuda")
+    return {"built_with": {**made, "transformers": transformers.__version__}}
+
+
+def identity(run: Run, queries: Corpus, protocol: Protocol, *, arithmetic: str, threads: int) -> dict[str, Any]:
+    """All of it."""
+    asked = {"protocol": protocol.to_json(), "arithmetic": arithmetic, "threads": threads}
+    return {**run_facts(run), **query_facts(queries), **asked, **machine_facts(run)}
+
+
+def difference(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """The first of `asked` that the saved identity has otherwise, in words; empty where all agree."""
+    for name, value in asked.items():
+        if saved.get(name) != value:
+            return f"{_NAMES[name]} {_shown(saved.get(name))}, not {_shown(value)}"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        known = {name: part for name, part in value.items() if part is not None}
+        return ", ".join(f"{name} {part}" for name, part in sorted(known.items(), key=lambda item: item[0] != "name"))
+    text = f"{value:,}" if isinstance(value, int) else str(value)
+    return text[:8] if len(text) == 32 else text  # a digest

@@ -1,0 +1,65 @@
+"""One retraining after another in this process: rows and a seed in, what the model says of the queries out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from headwater.evaluation.bank.outputs import Outputs, measure
+from headwater.runs.corpus import Corpus
+from headwater.runs.run import Run
+from headwater.training import retrain
+from headwater.training.repeat import Arithmetic, RepeatedTraining, why_not_repeated
+
+
+class Retrainer:
+    """Retrains a run and asks about the queries. The same rows and seed always give the same bits.
+
+    That holds whatever was trained before, and in which process: the number of threads is always the same, and each
+    training seeds its own randomness. Raises UsageError for quick arithmetic of a model that has none.
+    """
+
+    def __init__(self, run: Run, queries: Corpus, *, arithmetic: Arithmetic = "exact", threads: int = 1) -> None:
+        self.run, self.queries, self.threads = run, queries, threads
+        self._repeated: RepeatedTraining | None = None
+        with _threads(threads):
+            if arithmetic == "quick" or not why_not_repeated(run):
+                self._repeated = RepeatedTraining(run, texts=[queries], arithmetic=arithmetic)
+
+    def __call__(
+        self, rows: Sequence[int], seed: int, *, check: Callable[[], None] = lambda: None
+    ) -> tuple[Outputs, float]:
+        """Retrain on `rows` and ask; the seconds it took come too. `check` is called before every step, and may raise.
+
+        Raises RunError where the training diverged.
+        """
+        started = time.monotonic()
+        with _threads(self.threads):
+            if self._repeated is not None:
+                model = self._repeated.train(rows, seed=seed, check=check)
+            else:
+                model = retrain(self.run, rows=rows, seed=seed, callbacks=[_Checks(check)], show=False)
+            return measure(model, self.run, self.queries), time.monotonic() - started
+
+
+class _Checks(TrainerCallback):
+    def __init__(self, check: Callable[[], None]) -> None:
+        self.check = check
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.check()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
