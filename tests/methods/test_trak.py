@@ -28,7 +28,7 @@ def test_it_is_the_closed_form_and_averages_both_factors_apart() -> None:
     given = arrays(0)
     (one, other), (p, r) = _parts(given)
     assert not np.allclose((one * p + other * r) / 2, (one + other) * (p + r) / 4)
-    check("trak", given, (one + other) / 2 * (p + r) / 2)
+    check("trak", given, (one + other) / 2 * (p + r) / 2, dim=2048)
 
 
 def test_a_second_projection_shortens_longer_gradients() -> None:
@@ -44,6 +44,15 @@ def test_gradients_no_longer_than_dim_are_exact() -> None:
     everything = np.arange(ROWS)
     one, other = (scorer("trak", given, dim=d).explain(0, everything).scores(everything) for d in (14, 5000))
     assert (one == other).all()
+
+
+def test_without_a_dim_there_are_four_rows_a_dimension() -> None:
+    given, everything = arrays(1), np.arange(ROWS)
+    by_default, asked = (
+        scorer("trak", given, **options).explain(0, everything).scores(everything)
+        for options in ({}, {"dim": ROWS // 4})
+    )
+    assert ROWS // 4 < 14 and (by_default == asked).all()
 
 
 def test_the_projection_keeps_products_on_average_and_follows_from_its_seed() -> None:
@@ -68,7 +77,7 @@ def test_fewer_rows_than_dimensions_use_the_pseudo_inverse() -> None:
         phi, asked = (-s.gradients / (1 - np.exp(-s.losses))[:, None] for s in (x, q))
         products.append(asked @ np.linalg.pinv(phi.T @ phi, rcond=1e-10) @ phi.T)
     wrong = np.mean([1 - np.exp(-x.losses) for x in given.rows], axis=0)
-    check("trak", given, np.mean(products, axis=0) * wrong, tolerance=1e-6)
+    check("trak", given, np.mean(products, axis=0) * wrong, tolerance=1e-6, dim=2048)
 
 
 def test_it_foretells_logistic_regression_without_a_row() -> None:
@@ -122,7 +131,7 @@ def test_its_words_go_through_the_kernel() -> None:
         scales = (1 - np.exp(-ours)) * (1 - np.exp(-theirs))
         return float(q @ kernels[part] @ x / scales * wrong[row] / 2)
 
-    pair_values(given, scorer("trak", given), form)
+    pair_values(given, scorer("trak", given, dim=2048), form)
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,9 @@ class Index:
                 for number in range(len(block)):
                     shown = chosen.collapsed(self.corpus, scores[number], allowed)
                     rows = ends(scores[number], shown, k, margins[number])
+                    if len(rows) > 2 * k:  # taking apart may cost a pass through the model
+                        sides = both_sides(rows, scorer.exact(number, rows), k)
+                        rows = np.sort(np.array([row for row, _ in (*sides.proponents, *sides.opponents)], np.int64))
                     taken = scorer.explain(number, rows)
                     found.append(self._answer(question, number, scores[number], rows, taken, k))
                     advance(1)

@@ -78,17 +78,17 @@ def layer_part(
 
     def take(rows: Int64[np.ndarray, "r"]) -> Float32[Tensor, "r k"]:
         found: Tensor = store.read(stored, "gradients", rows)
-        return found if at is None else found[:, at]
+        return found[:, at]
 
     return LayerPart(
         checkpoint=stored,
         weight=weight,
         run=run,
         layers=spans,
-        queries=gradients if at is None else gradients[:, at],
+        queries=gradients[:, at],
         query_losses=losses,
         losses=store.read(stored, "losses"),
-        blocks=lambda: store.blocks(stored, "gradients", None if at is None else at.numpy()),
+        blocks=lambda: store.blocks(stored, "gradients", at),
         take=take,
         query_places=lambda query: _query_places(asked, names, query),
         row_places=lambda rows: _row_places(asked, names, rows),

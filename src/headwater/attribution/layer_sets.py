@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
@@ -232,18 +233,17 @@ class LayerSet:
         """Are these layers all in it?"""
         return set(names) <= {span.name for span in self.spans}
 
-    def part(self, names: Sequence[str]) -> tuple[Int64[Tensor, "k"] | None, tuple[LayerSpan, ...]]:
-        """Return the numbers of these layers in a vector (None: all of them), and their spans among those."""
+    def part(self, names: Sequence[str]) -> tuple[slice | Int64[np.ndarray, "k"], tuple[LayerSpan, ...]]:
+        """Return where the numbers of these layers stand in a vector, and their spans among those."""
         chosen = [span for span in self.spans if span.name in set(names)]
-        if len(chosen) == len(self.spans):
-            return None, self.spans
-        at = torch.cat([torch.arange(span.start, span.stop) for span in chosen])
         spans, start = [], 0
         for span in chosen:
             size = span.stop - span.start
             spans.append(replace(span, start=start, stop=start + size))
             start += size
-        return at, tuple(spans)
+        if chosen[-1].stop - chosen[0].start == start:  # side by side: no copy needs to be picked together
+            return slice(chosen[0].start, chosen[-1].stop), tuple(spans)
+        return np.concatenate([np.arange(span.start, span.stop) for span in chosen]), tuple(spans)
 
 
 def open_sets(folder: Path) -> tuple[LayerSet, ...]:

@@ -74,7 +74,11 @@ class LastLayer:
         return roundings * (bound * 2.0**-24 + _FLOOR)
 
     def explain(self, query: int, rows: Int64[np.ndarray, "r"]) -> Contributions:
-        """Give a query's scores with `rows` in float64; a score's bits depend on nothing else that is asked."""
+        """Give a query's scores with `rows`: those of whole texts."""
+        return Contributions.whole(rows, self.exact(query, rows))
+
+    def exact(self, query: int, rows: Int64[np.ndarray, "r"]) -> Float64[np.ndarray, "r"]:
+        """Return a query's scores with `rows` in float64; a score's bits depend on nothing else that is asked."""
         total = np.zeros(len(rows))
         for share in self.shares:
             asked = share.asked[query]
@@ -88,7 +92,7 @@ class LastLayer:
                     total[at] += share.weight * (seen * asked[k]).numpy().sum(axis=1) * said[:, k].numpy()
         if self.factor is not None:
             total *= self.factor(slice(query, query + 1), rows)[0]
-        return Contributions.whole(rows, total)
+        return total
 
 
 def with_bias(part: RepresentationPart, block: RepresentationBlock) -> Float64[Tensor, "n j"]:

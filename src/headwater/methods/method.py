@@ -73,6 +73,9 @@ class Scorer(Protocol):
     def rounding(self) -> Float64[np.ndarray, "queries"]:
         """Return a bound on the error of the scores of `score`, against what `explain` gives."""
 
+    def exact(self, query: int, rows: Int64[np.ndarray, "r"]) -> Float64[np.ndarray, "r"]:
+        """Return a query's scores with `rows` in float64 and in a fixed order: those that `explain` takes apart."""
+
     def explain(self, query: int, rows: Int64[np.ndarray, "r"]) -> Contributions:
         """Take a query's scores with `rows` apart, in float64 and in a fixed order."""
 

@@ -93,6 +93,10 @@ class Matched:
         """Bound the error of the float32 scores (see `_rounding`)."""
         return _rounding(self)
 
+    def exact(self, query: int, rows: Int64[np.ndarray, "r"]) -> Float64[np.ndarray, "r"]:
+        """Return a query's scores with `rows` in float64."""
+        return self.explain(query, rows).scores(rows)
+
     def explain(self, query: int, rows: Int64[np.ndarray, "r"]) -> Contributions:
         """Take a query's scores with `rows` apart, in float64 and in a fixed order."""
         found = Contributions.joined([_explain_part(self, part, query, rows) for part in self.parts])

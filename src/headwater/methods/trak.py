@@ -31,6 +31,7 @@ from headwater.runs import CustomLoss, Task
 
 _LEAST = 1e-6
 _WIDEST = 16_384
+_MOST = 2048  # unless asked for: as many dimensions as rows would let each row explain itself alone
 _STRIPE = 256
 
 
@@ -38,7 +39,10 @@ _STRIPE = 256
 class Trak(LayerOptions):
     """Options of TRAK. Without `layers`: all that are indexed."""
 
-    dim: int = field(default=2048, metadata={"help": "Project to so many numbers; fewer than training rows."})
+    dim: int | None = field(
+        default=None,
+        metadata={"help": "Project to so many numbers. None: a quarter of the training rows, at most 2,048."},
+    )
     seed: int = field(default=0, metadata={"help": "Seed of that projection."})
     damping: float = field(
         default=0.0, metadata={"help": "Added to Phi^T Phi: so many times its mean eigenvalue. The paper: 0."}
@@ -46,7 +50,7 @@ class Trak(LayerOptions):
 
     def __post_init__(self) -> None:
         check_options(self.damping, None)
-        if not 1 <= self.dim <= _WIDEST:
+        if self.dim is not None and not 1 <= self.dim <= _WIDEST:
             raise UsageError(f"dim must be 1 to {_WIDEST:,}; it is {self.dim}.")
 
 
@@ -76,7 +80,8 @@ def prepare(question: Question, options: Trak) -> Bilinear:
     for part, own in zip(parts, misses, strict=True):
         width = part.queries.shape[1]
         if width not in projections:
-            projections[width] = draw(width, options.dim, options.seed)
+            dim = min(max(part.rows // 4, 1), _MOST) if options.dim is None else options.dim
+            projections[width] = draw(width, dim, options.seed)
         projection = projections[width]
         made = partial(_inverse, part, projection, 1 / own, options.damping)
         kernel = Kernel(projection, part.once(replace(options, checkpoints=None, layers=None), made))

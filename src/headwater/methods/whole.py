@@ -30,6 +30,11 @@ class Whole:
         largest = [np.abs(self.of(query)).max(initial=0.0) for query in range(self.queries)]
         return np.array(largest) * 2.0**-24 + _FLOOR
 
+    def exact(self, query: int, rows: Int64[np.ndarray, "r"]) -> Float64[np.ndarray, "r"]:
+        """Return a query's scores with `rows`."""
+        found: Float64[np.ndarray, "r"] = self.of(query)[rows]
+        return found
+
     def explain(self, query: int, rows: Int64[np.ndarray, "r"]) -> Contributions:
         """Give a query's scores with `rows` in float64: the whole text's, for they have no words."""
-        return Contributions.whole(rows, self.of(query)[rows])
+        return Contributions.whole(rows, self.exact(query, rows))
