@@ -156,11 +156,3 @@ def test_what_an_index_will_cost(made: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
     finished = headwater("estimate", made / "run", "--json").json
     assert finished["seconds"] == 0 and finished["disk_bytes"] == 0 and finished["built_bytes"] > 10_000
-
-
-def test_methods_are_listed_with_their_options() -> None:
-    (method,) = [it for it in headwater("methods", "--json").json["methods"] if it["name"] == "tracin-we"]
-    assert "2202.11844" in method["paper"]
-    assert {"max_words", "special_tokens", "synonyms", "normalize"} <= {option["name"] for option in method["options"]}
-    plain = headwater("methods").stdout
-    assert "tracin-we" in plain and "--no-special-tokens" in plain and "[CLS]" in plain

@@ -13,6 +13,7 @@ trace by is disputed (Vitel & Chhabra 2026, arXiv 2511.04715).
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from collections.abc import Iterator, Sequence
@@ -53,9 +54,10 @@ class GroupCancellation:
     """What of the group cannot be captured, in words; empty where nothing."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values: the group, its layers, and the ratios beside them."""
+        """Return plain values: the group, its layers, and the ratios beside them, None where one is no number."""
         facts: dict[str, Any] = {"group": self.group, "layers": list(self.layers), "parameters": self.parameters}
-        return {**facts, **asdict(self.ratios), "left_out": self.left_out}
+        ratios = {name: value if math.isfinite(value) else None for name, value in asdict(self.ratios).items()}
+        return {**facts, **ratios, "left_out": self.left_out}
 
 
 def cancellation(

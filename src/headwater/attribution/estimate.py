@@ -158,14 +158,16 @@ def check_fits(estimate: Estimate, folder: Path) -> None:
         )
 
 
-def check_disk(needed: int, folder: Path) -> None:
-    """Raise StoreError when the disk that `folder` is on has less than `needed` bytes free."""
+_LESS = "--max-words 20 keeps the 20 strongest words of a row, --dtype float16 takes half of float32"
+
+
+def check_disk(needed: int, folder: Path, *, less: str = _LESS) -> None:
+    """Raise StoreError when the disk that `folder` is on has less than `needed` bytes free; `less` says what helps."""
     free = free_disk(folder)
     if needed > free:
         raise StoreError(
             f"{folder}: about {_gigabytes(needed)} are to be written, but only {_gigabytes(free)} are free there. "
-            "Choose a folder on another disk (--out), or write less: --max-words 20 keeps the 20 strongest words of "
-            "a row, --dtype float16 takes half of float32."
+            f"Choose a folder on another disk (--out), or write less: {less}."
         )
 
 

@@ -42,11 +42,16 @@ COMMANDS = {
         "train", _START, "Train a classifier or a language model, and record what explaining it will need.", _UNFINISHED
     ),
     "estimate": Entry("estimate", _INDEX, "Say what an index will cost: time, disk, memory."),
-    "index": Entry("index", _INDEX, "Index a run: what every training row taught, word by word.", _RESUMES),
+    "index": Entry(
+        "index", _INDEX, "Index a run: what every training row taught, for the methods that you will ask.", _RESUMES
+    ),
+    "layers": Entry(
+        "layers", _INDEX, "List a model's layers, what a pattern selects of them, and how much they cancel."
+    ),
     "verify": Entry("verify", _INDEX, "Read every byte of an index, and say whether it is whole."),
     "query": Entry("query", _ASK, "Explain predictions: the training rows, and the words in them, behind each."),
     "scores": Entry("scores", _ASK, "Score queries against every training row, into a .npy file."),
-    "methods": Entry("methods", _ASK, "List the methods of attribution and their options."),
+    "methods": Entry("methods", _ASK, "List the methods of attribution; of one, its equation and options."),
 }
 
 

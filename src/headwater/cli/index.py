@@ -1,17 +1,29 @@
-"""`headwater index`: the estimate first, then the build."""
+"""`headwater index`: what it will take first, then the build."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headwater.attribution.estimate import check_fits, estimate_index, is_small
+from headwater.attribution.estimate import check_disk, check_fits, estimate_index, is_small
 from headwater.attribution.index import Index
-from headwater.cli.console import answers, asides, duration, print_json, size
+from headwater.attribution.layer_sets import LayerSpec, layer_spec
+from headwater.attribution.plans import plan_store
+from headwater.cli.console import answers, asides, duration, print_json, print_note, size
 from headwater.cli.estimate import Checkpoints, Dtypes, MaxWords, Out, chosen_checkpoints, show_estimate
 from headwater.cli.options import Given, Json, examples, takes
-from headwater.cli.places import PLAIN_FLAGS, RunPlace, open_run
+from headwater.cli.places import PLAIN_FLAGS, RunPlace, open_run, stores_in
+from headwater.cli.projection import LAYER_FLAGS, projector_of
+from headwater.errors import UsageError
+from headwater.methods import Method, get_method
+
+if TYPE_CHECKING:
+    from headwater import Checkpoint, Run
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
@@ -20,44 +32,155 @@ app = typer.Typer(rich_markup_mode="rich", add_completion=False)
     epilog=examples(
         "headwater index runs/first",
         "headwater index runs/first --max-words 20 --out /big-disk/first-index",
+        "headwater index runs/first --method logra --method representer",
+        "headwater index runs/first --method tracin --layers 'quarter:2,last' --dim 32",
         "headwater index my-trainer-output --data train.csv --text-column sentence --max-length 128",
     )
 )
-@takes(plain=PLAIN_FLAGS)
+@takes(plain=PLAIN_FLAGS, layers=LAYER_FLAGS)
 def index(
     run: RunPlace,
     *,
     plain: Given,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Build what this method reads (see `headwater methods`); repeat for several. "
+            "[dim]\\[default: tracin-we][/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    layers: Given,
     out: Out = None,
     dtype: Dtypes = "float16",
     max_words: MaxWords = None,
     checkpoints: Checkpoints = None,
     as_json: Json = False,
 ) -> None:
-    """Index a run: what every training row taught, word by word.
+    """Index a run: what every training row taught, for the methods that you will ask.
 
-    One forward and one backward pass to the word embeddings for each row and checkpoint. What it will cost is
-    estimated first, and what cannot fit is refused. Interrupted, it resumes where it was.
+    Token gradients, word by word, take one forward and one backward pass to the word embeddings for each row and
+    checkpoint; gradients of layers a whole one; representations a forward pass. What it will cost is said first, and
+    what cannot fit is refused. What stands there already stays. Interrupted, it resumes where it was.
     """
+    wanted = [get_method(name) for name in dict.fromkeys(method or ["tracin-we"])]
+    _check_options(wanted, layers, max_words)
     opened = open_run(run, plain)
     folder = out or opened.folder / "index"
     chosen = chosen_checkpoints(opened, checkpoints)
-    estimate = None
-    if not is_small(opened, chosen):
-        estimate = estimate_index(opened, folder, checkpoints=chosen, dtype=dtype, max_words=max_words)
+    builds = _builds(wanted, opened, layers)
+    place, asked = out or run / "index", run if out is None else out
+    made = []
+    for build in builds:
+        facts = _made(build, opened, folder, chosen, {"dtype": dtype, "max_words": max_words}, layers)
+        made.append(facts)
+        if not as_json:
+            _show(facts, place)
+    texts = [each.name for each in wanted if each.need == "texts"]
+    if as_json:
+        total = sum(store.manifest.bytes for store in stores_in(folder)) if made else 0
+        facts = {"index": str(place), "rows": len(opened.corpus), "checkpoints": [each.name for each in chosen]}
+        seconds, estimates = sum(build["seconds"] for build in made), [build["estimate"] for build in made]
+        facts |= {"bytes": total, "seconds": seconds, "estimate": next(filter(None, estimates), None)}
+        print_json({**facts, "built": made, "nothing_to_build": texts})
+        return
+    if texts:
+        need = "needs" if len(texts) == 1 else "need"
+        print_note(f"nothing to build for {', '.join(texts)}, which {need} the texts alone.")
+    named = "" if wanted[0].name == "tracin-we" else f" --method {wanted[0].name}"
+    answers().print(f'Next: headwater query {asked}{named} --text "..."', markup=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Build:
+    """What is built in one go, and the methods that read it."""
+
+    methods: list[Method]
+    spec: LayerSpec | None
+    """Of layer gradients: which."""
+
+    @property
+    def names(self) -> str:
+        return ", ".join(method.name for method in self.methods)
+
+
+def _check_options(wanted: Sequence[Method], layers: Given, max_words: int | None) -> None:
+    names, needs = ", ".join(method.name for method in wanted), {method.need for method in wanted}
+    for option in layers if "layers" not in needs else ():
+        raise UsageError(f"--{option.replace('_', '-')} is for methods over gradients of layers; {names}: not such.")
+    if max_words is not None and "tokens" not in needs:
+        raise UsageError(f"--max-words is for methods over token gradients; {names}: not such.")
+
+
+def _builds(wanted: Sequence[Method], run: Run, layers: Given) -> list[_Build]:
+    """Put methods that read the same together."""
+    found: dict[Any, _Build] = {}
+    for method in wanted:
+        if method.need == "texts":
+            continue
+        spec = None
+        if method.need == "layers":
+            spec = layer_spec(
+                run,
+                layers.get("layers"),
+                default=method.layers,
+                tied=layers.get("tied", "separate"),
+                projector=projector_of(layers),
+                scale=method.scale,
+            )
+        found.setdefault((method.need, spec), _Build([], spec)).methods.append(method)
+    return list(found.values())
+
+
+def _made(
+    build: _Build, run: Run, folder: Path, chosen: Sequence[Checkpoint], how: dict[str, Any], layers: Given
+) -> dict[str, Any]:
+    """Say what a build will take, refuse what cannot fit, build, and return what was built."""
+    first, names = build.methods[0], [checkpoint.name for checkpoint in chosen]
+    facts: dict[str, Any] = {"methods": [method.name for method in build.methods], "need": first.need}
+    store, estimate = folder, None
+    if first.need != "tokens":
+        plan = plan_store(run, folder, build.spec, checkpoints=chosen, dtype=how["dtype"])
+        check_disk(plan.disk_bytes, folder, less=_LESS)
+        store, facts = plan.folder, facts | plan.to_dict()
+        how = {"dtype": how["dtype"]}
+    elif not is_small(run, chosen):
+        estimate = estimate_index(run, folder, checkpoints=chosen, **how)
         show_estimate(asides(), estimate, folder)
         check_fits(estimate, folder)
+    if build.spec is not None:
+        how |= {
+            "projector": projector_of(layers),
+            **{name: layers[name] for name in ("layers", "tied") if name in layers},
+        }
     started = time.monotonic()
-    names = [checkpoint.name for checkpoint in chosen]
-    made = Index.build(opened, folder, checkpoints=names, dtype=dtype, max_words=max_words)
+    Index.build(run, folder, method=first.name, checkpoints=names, **how)
     seconds = time.monotonic() - started
-    place = out or run / "index"
-    if as_json:
-        facts = {"index": str(place), "rows": len(made), "checkpoints": names, "bytes": made.bytes, "seconds": seconds}
-        print_json({**facts, "estimate": None if estimate is None else estimate.to_dict()})
-        return
+    written = {each.folder: each.manifest.bytes for each in stores_in(folder)}
+    facts |= {"rows": len(run.corpus), "checkpoints": names, "bytes": written[store], "seconds": seconds}
+    return {**facts, "estimate": None if estimate is None else estimate.to_dict()}
+
+
+_LESS = "fewer --layers or a smaller --dim, --dtype float16 instead of float32, or --checkpoints last"
+
+
+def _show(facts: dict[str, Any], place: Path) -> None:
+    told = [
+        f"{facts['rows']:,} rows",
+        ", ".join(facts["checkpoints"]),
+        size(facts["bytes"]),
+        duration(facts["seconds"]),
+    ]
+    text = f"Indexed in {place} for {', '.join(facts['methods'])}: {', '.join(told)}."
     console = answers()
-    told = f"{len(made):,} rows, {', '.join(names)}, {size(made.bytes)}, {duration(seconds)}"
-    console.print(f"Indexed in {place}: {told}.", markup=False, soft_wrap=True)
-    asked = run if out is None else place
-    console.print(f'Next: headwater query {asked} --text "..."', markup=False, soft_wrap=True)
+    console.print(text, markup=False, soft_wrap=True)
+    if "numbers" not in facts:
+        return
+    what = f"{facts['numbers']:,} numbers, {size(facts['row_bytes'])} a row and checkpoint"
+    if facts["layers"] is not None:
+        count = len(facts["layers"])
+        what = f"{facts['patterns']!r}: {count} layer{'' if count == 1 else 's'}, {what}"
+    console.print(f"  {what}", markup=False, soft_wrap=True)
+    if facts["left_out"]:
+        print_note(facts["left_out"])

@@ -14,7 +14,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
@@ -37,22 +37,42 @@ class Flag:
     panel: str | None = None
     metavar: str | None = None
     hidden: bool = False
+    only: str = ""
+    """Of what it is an option, where not of all."""
+    either: bool = False
+    """A switch that is on for some and off for others, unless it is given: both --NAME and --no-NAME."""
 
     @property
     def negative(self) -> bool:
         """Whether this is a switch that is on unless `--no-NAME` is given."""
-        return self.kind is bool and self.default is True
+        return self.kind is bool and self.default is True and not self.either
 
-    def parameter(self) -> inspect.Parameter:
+    @property
+    def spelled(self) -> str:
+        """Return it as it is written on the command line."""
+        name = self.name.replace("_", "-")
+        return f"--no-{name}" if self.negative else f"--{name}"
+
+    def parameters(self) -> list[inspect.Parameter]:
         """Return it as typer reads it from a function's signature."""
-        spelled = ("--no-" if self.negative else "--") + self.name.replace("_", "-")
+        if not self.either:
+            return [self._parameter()]
+        off = replace(self, name=f"no_{self.name}", either=False, hidden=True)
+        return [
+            replace(self, help=f"{self.help} --no-{self.name.replace('_', '-')}: do not.")._parameter(),
+            off._parameter(),
+        ]
+
+    def _parameter(self) -> inspect.Parameter:
         text = escape(self.help)
+        if self.only:
+            text += f" [dim]({escape(self.only)})[/dim]"
         if self.default is not None and self.kind is not bool:
             shown = f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
             text += f" [dim]{escape(f'[default: {shown}]')}[/dim]"
         metavar = "" if self.kind is bool else self.metavar
         option = typer.Option(
-            spelled,
+            self.spelled,
             help=text,
             show_default=False,
             rich_help_panel=self.panel,
@@ -62,11 +82,14 @@ class Flag:
         kind: Any = Annotated[self.kind | None, option]  # read by typer at run time
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
-    def value(self, given: Any) -> Any:
-        """Return what the group's mapping holds for what typer read."""
+    def taken(self, values: dict[str, Any]) -> Any:
+        """Take out what typer read of it, and return what the group's mapping holds; None where it was not given."""
+        given = values.pop(self.name)
+        if self.either and values.pop(f"no_{self.name}"):
+            given = False
         if isinstance(given, list):
-            return tuple(given)
-        return not given if self.negative else given
+            return tuple(given) or None
+        return not given if self.negative and given is not None else given
 
 
 def flags_of(
@@ -110,14 +133,14 @@ def takes(**groups: Sequence[Flag]) -> Callable[[Callable[..., None]], Callable[
         signature = inspect.signature(function, eval_str=True)
         parameters: list[inspect.Parameter] = []
         for name, parameter in signature.parameters.items():
-            made = [flag.parameter() for flag in groups[name]] if name in groups else [parameter]
+            made = [each for flag in groups[name] for each in flag.parameters()] if name in groups else [parameter]
             parameters += [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in made]
 
         @functools.wraps(function)
         def call(**values: Any) -> None:
             for group, flags in groups.items():
-                taken = {flag: values.pop(flag.name) for flag in flags}
-                values[group] = {flag.name: flag.value(it) for flag, it in taken.items() if it not in (None, [])}
+                taken = {flag.name: flag.taken(values) for flag in flags}
+                values[group] = {name: value for name, value in taken.items() if value is not None}
             function(**values)
 
         call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

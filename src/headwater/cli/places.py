@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from headwater.errors import RunError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from headwater import Columns, Corpus, Index, Run
+    from headwater.methods import Method
+    from headwater.store import RowStore, Store
 
 COLUMN_FLAGS = [
     Flag("text_column", str, "Column of the text.", "text", metavar="NAME"),
@@ -80,42 +83,88 @@ def open_run(folder: Path, given: Given) -> Run:
     return Run.open(folder, corpus=corpus, task=task)
 
 
-def open_indexes(places: Sequence[Path], given: Given) -> Index:
-    """Open the index of each place, with its run. Raises StoreError naming the command that builds a missing one."""
+def open_indexes(
+    places: Sequence[Path], given: Given, method: Method | None = None, layers: str | None = None
+) -> Index:
+    """Open the index of each place, with its run; for a method that reads texts alone the run, be it indexed or not.
+
+    Raises StoreError naming the command that builds what is missing; `layers` is what the method was told to read.
+    """
     from headwater.attribution.index import Index
 
-    folders = [index_folder(place) for place in places]
+    if method is not None and method.need == "texts" and not any(map(_is_index, places)):
+        return Index.of([_indexed_or_not(place, given) for place in places])
+    folders = [index_folder(place, method, layers) for place in places]
     return Index.open(folders, run=[_run_of(*pair, given) for pair in zip(places, folders, strict=True)])
 
 
-def index_folder(place: Path) -> Path:
+def index_folder(place: Path, method: Method | None = None, layers: str | None = None) -> Path:
     """Return the folder of the index that a place means. Raises RunError, StoreError."""
     if not place.exists():
         raise RunError(f"{place}: no such folder.")
-    if _is_index(place):
-        return place
-    if not (_is_recorded(place) or _has_checkpoints(place)):
+    if not (_is_index(place) or _is_recorded(place) or _has_checkpoints(place)):
         raise _neither(place)
-    folder = place / "index"
+    folder = place if _is_index(place) else place / "index"
+    options = "" if method is None or method.name == "tracin-we" else f" --method {method.name}"
+    options += "" if layers is None else f" --layers {shlex.quote(layers)}"
     if not _is_index(folder):
         raise StoreError(
-            f"{place}: this run has no index yet. Build it: headwater index {place} "
+            f"{place}: this run has no index yet. Build it: headwater index {place}{options} "
             "(or name the folder that you gave to --out)."
         )
+    if not _holds_tokens(folder) and len(unfinished_in(folder)) == len(_row_folders(folder)):
+        raise StoreError(f"{folder}: this index is unfinished. Run the same `headwater index` again: it resumes.")
     return folder
+
+
+def stores_in(folder: Path) -> list[Store | RowStore]:
+    """Return what is stored in an index, the sizes of its files unseen. Raises StoreError for a damaged manifest."""
+    from headwater.store import RowManifest, RowStore, Store
+    from headwater.store.manifest import NAME, read_contents, read_manifest
+
+    finished = [place for place in _row_folders(folder) if (place / NAME).is_file()]
+    found: list[Store | RowStore] = []
+    if (folder / NAME).is_file() or not finished:
+        found.append(Store(folder, read_manifest(folder)))
+    return [*found, *(RowStore(place, read_contents(place, RowManifest)) for place in finished)]
+
+
+def unfinished_in(folder: Path) -> list[Path]:
+    """Return the stores of an index whose building was interrupted."""
+    places = [folder, *_row_folders(folder)]
+    return [place for place in places if (place / "segments").is_dir() and not (place / "manifest.json").is_file()]
+
+
+def _row_folders(folder: Path) -> list[Path]:
+    found = {path.parent for pattern in _ROW_STORES for path in folder.glob(pattern)}
+    return sorted(found)
+
+
+_ROW_STORES = [f"{place}/{part}" for place in ("layers/*", "representations") for part in ("segments", "manifest.json")]
+
+
+def _indexed_or_not(place: Path, given: Given) -> Run:
+    from headwater.attribution.members import is_indexed
+
+    folder = place / "index"
+    return _run_of(place, folder, given) if is_indexed(folder) else open_run(place, _told(place, given))
 
 
 def _run_of(place: Path, folder: Path, given: Given) -> Run:
     """Open the run of an index. A plain Trainer folder's corpus and task stand in its index, if not given."""
     from headwater.attribution.build import EXAMPLES, find_run
     from headwater.runs import Corpus, Run, task_from_json
-    from headwater.store.manifest import read_manifest
 
     source = find_run(folder) if place == folder else place
     if _is_recorded(source) or "data" in given or not _has_checkpoints(source):
-        return open_run(source, {} if _is_recorded(source) and "data" not in given else given)
-    manifest = read_manifest(folder)
-    return Run.open(source, corpus=Corpus.read(folder / EXAMPLES), task=task_from_json(manifest.task))
+        return open_run(source, _told(source, given))
+    task = task_from_json(stores_in(folder)[0].manifest.task)
+    return Run.open(source, corpus=Corpus.read(folder / EXAMPLES), task=task)
+
+
+def _told(source: Path, given: Given) -> Given:
+    """Of a recorded run only its corpus, told anew, is worth an error; columns may be those of a file of queries."""
+    return {} if _is_recorded(source) and "data" not in given else given
 
 
 def _is_recorded(folder: Path) -> bool:
@@ -128,6 +177,10 @@ def _has_checkpoints(folder: Path) -> bool:
 
 def _is_index(folder: Path) -> bool:
     """Say whether this is an index, be it unfinished: opening that says what to do."""
+    return _holds_tokens(folder) or bool(_row_folders(folder))
+
+
+def _holds_tokens(folder: Path) -> bool:
     return (folder / "manifest.json").is_file() or (folder / "segments").is_dir()
 
 

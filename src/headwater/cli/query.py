@@ -13,9 +13,10 @@ import typer
 from headwater.attribution.where import Where
 from headwater.cli.answer import hide_text, show_answer
 from headwater.cli.console import asides, print_json
-from headwater.cli.methods import MethodName, method_flags
+from headwater.cli.methods import MethodName, chosen_method, method_flags
 from headwater.cli.options import Given, Json, examples, takes
 from headwater.cli.places import QUERY_FLAGS, Places, open_indexes, read_queries
+from headwater.cli.projection import layer_pattern
 from headwater.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ app = typer.Typer(rich_markup_mode="rich", add_completion=False)
     epilog=examples(
         'headwater query runs/first --text "win a free phone" --label ham',
         "headwater query runs/first --queries wrong.jsonl -k 5 --html why.html",
+        'headwater query runs/first --text "win a free phone" --method logra --damping 0.01',
         "headwater query runs/seed-0 runs/seed-1 --queries wrong.csv --json > why.json",
     )
 )
@@ -81,7 +83,8 @@ def query(
     Proponents pushed the model toward the label that is explained, opponents away from it.
     """
     _check_asked(text=text, text_pair=text_pair, label=label, queries=queries, predicted=predicted)
-    index = open_indexes(places, plain)
+    chosen = chosen_method(method, options)
+    index = open_indexes(places, plain, chosen, layer_pattern(chosen.make_options(**options)))
     if queries is None:
         corpus, labels = _one(index, str(text), text_pair), None if label is None else [label]
     else:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from headwater import Columns, Corpus
     from headwater.runs import Task
 
-TaskName = Literal["classification", "pairs", "causal-lm", "seq2seq"]
+TaskName = Literal["classification", "pairs", "causal-lm", "seq2seq", "masked-lm"]
 SEPARATOR = "\\n"
 _PANEL = "Task"
 
@@ -25,6 +25,8 @@ TASK_FLAGS = [
          panel=_PANEL),
     Flag("no_end", bool, "causal-lm: put no end token after texts.", panel=_PANEL),
     Flag("reduction", Literal["sum", "mean"], "An example's loss: its tokens' sum, or their mean.", "sum", _PANEL),
+    Flag("mask_share", float, "masked-lm: part of a text's tokens that is masked.", 0.15, _PANEL, "X"),
+    Flag("mask_seed", int, "masked-lm: seed of the masks.", 0, _PANEL, "N"),
     Flag("max_target_length", int, "seq2seq: targets are cut to this many tokens.", panel=_PANEL, metavar="N"),
 ]  # fmt: skip
 """What is learned from a row. `max_length` is told elsewhere."""
@@ -34,7 +36,9 @@ _ONLY = {
     "chat": ("causal-lm",),
     "no_end": ("causal-lm",),
     "max_target_length": ("seq2seq",),
-    "reduction": ("causal-lm", "seq2seq"),
+    "mask_share": ("masked-lm",),
+    "mask_seed": ("masked-lm",),
+    "reduction": ("causal-lm", "seq2seq", "masked-lm"),
     "prompt_column": ("causal-lm", "seq2seq"),
     "completion_column": ("causal-lm", "seq2seq"),
 }
@@ -76,6 +80,10 @@ def _columns(columns: Given) -> Columns | None:
 def _text_columns(kind: str, there: list[str], columns: Given, given: Given) -> Columns:
     from headwater.runs import Columns
 
+    if kind == "masked-lm":
+        if "label_column" in columns:
+            raise UsageError("--task masked-lm learns from texts alone: leave --label-column out.")
+        return Columns(text=columns.get("text_column", "text"), label=None, id=columns.get("id_column"))
     text = given.get("prompt_column") or columns.get("text_column")
     label = given.get("completion_column") or columns.get("label_column")
     if text is None and label is None and {"prompt", "completion"} <= set(there):
@@ -88,11 +96,13 @@ def _text_columns(kind: str, there: list[str], columns: Given, given: Given) -> 
 
 
 def _task(given: Given, max_length: int | None) -> Task:
-    from headwater.runs import CausalLM, Seq2Seq
+    from headwater.runs import CausalLM, MaskedLM, Seq2Seq
 
     options: dict[str, Any] = {"max_length": max_length, "reduction": given.get("reduction", "sum")}
     if given["task"] == "seq2seq":
         return Seq2Seq(max_target_length=given.get("max_target_length"), **options)
+    if given["task"] == "masked-lm":
+        return MaskedLM(probability=given.get("mask_share", 0.15), seed=given.get("mask_seed", 0), **options)
     separator = str(given.get("separator", SEPARATOR)).replace("\\n", "\n").replace("\\t", "\t")
     chat: Any = True if given.get("chat") else "auto"
     return CausalLM(separator=separator, end=not given.get("no_end", False), chat=chat, **options)

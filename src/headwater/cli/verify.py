@@ -8,12 +8,10 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli.console import answers, duration, print_error, print_json, size
+from headwater.cli.console import answers, duration, print_error, print_json, print_note, size
 from headwater.cli.options import Json, examples
-from headwater.cli.places import index_folder, open_indexes
+from headwater.cli.places import index_folder, open_indexes, stores_in, unfinished_in
 from headwater.errors import StoreError
-from headwater.store import Store
-from headwater.store.manifest import read_manifest
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
@@ -29,26 +27,33 @@ def verify(
     """Read every byte of an index, and say whether it is whole.
 
     Compares each file with its checksum, then the index with its run: model, tokenizer and corpus must be those that
-    it was built of. Exit code 1 where anything is damaged or of another run.
+    it was built of. Covers all that was built, for whatever method. Exit code 1 where anything is damaged or of
+    another run.
     """
     folder = index_folder(place)
-    store = Store(folder, read_manifest(folder))  # Store.open would stop at the first file of the wrong size
+    stores = stores_in(folder)  # Index.open would stop at the first file of the wrong size
     started = time.monotonic()
     problems: list[str] = []
-    try:
-        store.verify()
-    except StoreError as error:
-        problems = str(error).splitlines()
+    for store in stores:
+        try:
+            store.verify()
+        except StoreError as error:
+            problems += str(error).splitlines()
+    problems = list(dict.fromkeys(problems))
     seconds = time.monotonic() - started
     if not problems:
         open_indexes([place], {})
-    files = len(store.manifest.files)
+    unfinished = unfinished_in(folder)
+    files, total = sum(len(store.manifest.files) for store in stores), sum(store.manifest.bytes for store in stores)
     if as_json:
         facts = {"index": str(folder), "ok": not problems, "problems": problems}
-        print_json({**facts, "files": files, "bytes": store.bytes, "seconds": seconds})
+        told = {"stores": [str(store.folder) for store in stores], "unfinished": [str(path) for path in unfinished]}
+        print_json({**facts, **told, "files": files, "bytes": total, "seconds": seconds})
     elif not problems:
-        told = f"{files} files, {size(store.bytes)} read in {duration(seconds)}"
-        answers().print(f"[bold green]OK[/bold green]  {told}: whole, and of its run.")
+        read = f"{files} files, {size(total)} read in {duration(seconds)}"
+        answers().print(f"[bold green]OK[/bold green]  {read}: whole, and of its run.")
+    for path in unfinished:
+        print_note(f"{path}: unfinished. Run the same `headwater index` again: it resumes.")
     for problem in problems:
         print_error(problem, name="Damaged")
     if problems:
