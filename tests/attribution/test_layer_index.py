@@ -250,3 +250,21 @@ def test_the_same_run_gives_the_same_bytes(run: hw.Run, tmp_path: Path) -> None:
     assert len(files) == 4
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_an_answer_names_the_layers_it_speaks_of(layered: hw.Index) -> None:
+    for options, named in [({"method": "tracin"}, "all"), ({"method": "tracin", "layers": "last"}, "last")]:
+        assert layered.query(QUERIES[:1], LABELS[:1], k=1, **options).facts["options"]["layers"] == named
+
+
+def test_batches_change_nothing_but_rounding(
+    run: hw.Run, layered: hw.Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headwater.attribution.passes.batch_tokens", lambda device: 16)  # a row or two at a time
+    other = hw.Index.build(run, tmp_path, method="tracin", projector=EXACT, dtype="float32")
+    ours = other.scores(QUERIES, LABELS, method="tracin")
+    assert _close(ours, layered.scores(QUERIES, LABELS, method="tracin"), most=1e-5)
+    one_by_one = np.concatenate(
+        [other.scores([query], [label], method="tracin") for query, label in zip(QUERIES, LABELS, strict=True)]
+    )
+    assert _close(one_by_one, ours, most=1e-5)

@@ -14,15 +14,16 @@ from headwater.attribution.members import Member
 from headwater.attribution.queries import Query
 from headwater.attribution.question import AskedQuestion
 from headwater.methods import NO_TOKEN, Contributions
-from headwater.store import StoredCheckpoint
 
 
 def answer_facts(
-    members: Sequence[Member], method: str, options: Any, used: Sequence[StoredCheckpoint], k: int, lists: int
+    members: Sequence[Member], method: str, options: Any, question: AskedQuestion, k: int, lists: int
 ) -> dict[str, Any]:
-    """Say by which method, with which options, and of which run an answer is."""
-    run = members[0].run
+    """Say by which method, with which options, and of which run an answer is; `question` is its last block."""
+    run, used = members[0].run, question.used or members[0].stored_checkpoints
     shown = {**asdict(options), "checkpoints": [checkpoint.name for checkpoint in used]}
+    if question.used_layers is not None:
+        shown["layers"] = question.used_layers
     return {
         "method": method,
         "options": {**shown, "k": k},

@@ -219,11 +219,10 @@ class Index:
         chosen = Where.of(where)
         allowed = chosen.mask(self.corpus)
         found: list[Attribution] = []
-        used: tuple[StoredCheckpoint, ...] = ()
         with progress_bar("explain", len(asked), unit="queries", show=show) as advance:
             for _, block, block_labels in _blocks(asked, labels, get_method(method), len(self)):
                 question, scorer = self._ask(block, block_labels, method, options, max_new_tokens)
-                scores, margins, used = self._score(question, scorer), scorer.rounding(), question.used
+                scores, margins = self._score(question, scorer), scorer.rounding()
                 for number in range(len(block)):
                     shown = chosen.collapsed(self.corpus, scores[number], allowed)
                     rows = ends(scores[number], shown, k, margins[number])
@@ -238,7 +237,7 @@ class Index:
         )
         items = tuple(_with_hubs(item, counts) for item in found)
         made = self._options(get_method(method), options)
-        return Attributions(items, answer_facts(self._members, method, made, used, k, len(items)))
+        return Attributions(items, answer_facts(self._members, method, made, question, k, len(items)))
 
     def aggregate(
         self,

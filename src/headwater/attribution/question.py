@@ -36,6 +36,8 @@ class AskedQuestion:
         self.method = method
         self.used: tuple[StoredCheckpoint, ...] = ()
         """The checkpoints of the first run that the method asked for."""
+        self.used_layers: str | None = None
+        """The layers of the first run that the method asked for, as patterns."""
         self._members = tuple(members)
         self._kept: dict[tuple[Any, ...], Any] = {}
 
@@ -97,6 +99,8 @@ class AskedQuestion:
         parts = []
         for number, member in enumerate(self._members):
             found, names = self._set(member, layers, scale)
+            if number == 0:
+                self.used_layers = layers or (self.method.layers if self.method.layers != "all" else found.spec.layers)
             for stored in self._chosen(number, found.store.manifest.checkpoints, checkpoints):
                 asked = Asked(
                     member, found, stored, [query.encoding for query in self.asked], self.targets, second_moments
