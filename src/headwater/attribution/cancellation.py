@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -81,7 +81,7 @@ def cancellation(
     began with to the last of the checkpoints (`"training"`: of SGD on all rows about the same, of Adam of another
     size, and of a sample too large). `tied`: weights that embedding and head share are one parameter ("joint").
 
-    Memory: three float64 vectors of the gradient's length for each group, and one batch's factors. Raises UsageError
+    Memory: two float64 vectors as long as the gradient over all groups, and one batch's factors. Raises UsageError
     for what the model does not have, and RunError where the weights before training were not kept.
     """
     if against not in get_args(Against):
@@ -91,35 +91,46 @@ def cancellation(
     chosen = run.select(checkpoints)
     check_weights(run, chosen)
     models = Models(device or default_device())
-    model = _load(models, run, chosen[-1])
+    model = _load(models, chosen[-1])
     selections = _selections(run, model, groups, tied)
     _check_sides(selections, against)
     changes = _changes(run, model) if against == "training" else None
-    sums = {name: CancellationSums(selection.layers) for name, selection in selections.items()}
-    layers = {layer.name: layer for selection in selections.values() for layer in selection.layers}
-    rows = _rows(len(run.corpus), sample, seed)
-    with progress_bar("cancellation", len(rows) * len(chosen), show=show) as advance:
-        for batches in _batches(run, rows, models.device):
-            for checkpoint in chosen:
-                with capture_layers(_load(models, run, checkpoint), tuple(layers.values())) as capture:
-                    for batch in batches:
-                        factors = capture.factors(batch, run.task.losses)
-                        for each in sums.values():
-                            each.add(factors, checkpoint.weight)
-                        advance(len(batch.rows))
+    sums = _sums(run, models, chosen, _rows(len(run.corpus), sample, seed), selections, show)
     return [
         GroupCancellation(
             name,
             tuple(layer.name for layer in selection.layers),
             selection.size,
-            sums[name].ratios(changes),
+            sums.ratios(changes, group=name),
             selection.note(),
         )
         for name, selection in selections.items()
     ]
 
 
-def _load(models: Models, run: Run, checkpoint: Checkpoint) -> PreTrainedModel:
+def _sums(
+    run: Run,
+    models: Models,
+    checkpoints: Sequence[Checkpoint],
+    rows: Sequence[int],
+    selections: Mapping[str, Selection],
+    show: bool | None,
+) -> CancellationSums:
+    """Take the rows through every checkpoint."""
+    layers = {layer.name: layer for selection in selections.values() for layer in selection.layers}
+    groups = {name: [layer.name for layer in selection.layers] for name, selection in selections.items()}
+    sums = CancellationSums(layers.values(), groups)
+    with progress_bar("cancellation", len(rows) * len(checkpoints), show=show) as advance:
+        for batches in _batches(run, rows, models.device):
+            for checkpoint in checkpoints:
+                with capture_layers(_load(models, checkpoint), tuple(layers.values())) as capture:
+                    for batch in batches:
+                        sums.add(capture.factors(batch, run.task.losses), checkpoint.weight)
+                        advance(len(batch.rows))
+    return sums
+
+
+def _load(models: Models, checkpoint: Checkpoint) -> PreTrainedModel:
     """A LoRA adapter stays beside its base, so that its own parameters have gradients."""
     return models.load(checkpoint, merged=not _adapted(checkpoint))
 

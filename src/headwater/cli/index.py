@@ -41,7 +41,6 @@ app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 def index(
     run: RunPlace,
     *,
-    plain: Given,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,6 +56,7 @@ def index(
     max_words: MaxWords = None,
     checkpoints: Checkpoints = None,
     as_json: Json = False,
+    plain: Given,
 ) -> None:
     """Index a run: what every training row taught, for the methods that you will ask.
 

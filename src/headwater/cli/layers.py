@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -20,7 +21,7 @@ from headwater.cli.console import answers, print_json, print_note, size
 from headwater.cli.estimate import chosen_checkpoints
 from headwater.cli.options import Flag, Given, Json, examples, takes
 from headwater.cli.places import PLAIN_FLAGS, RunPlace, open_run
-from headwater.cli.projection import LAYER_FLAGS, projector_of
+from headwater.cli.projection import LAYER_FLAGS, PATTERNS, projector_of
 from headwater.errors import ModelError, UsageError
 from headwater.gradients.layers import LayerRow, layer_table, select_layers, transformer_blocks
 
@@ -49,6 +50,9 @@ _FLAGS = [
     ),
 ]
 
+_SELECT = [replace(LAYER_FLAGS[0], help=f"Say what these select: {PATTERNS}"), *LAYER_FLAGS[1:]]
+_SELECT = [replace(flag, panel="What would be indexed") for flag in _SELECT]
+
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
 
@@ -60,11 +64,10 @@ app = typer.Typer(rich_markup_mode="rich", add_completion=False)
         "headwater layers runs/first --cancellation --groups 'word-embeddings;quarter:2,quarter:3;last'",
     )
 )
-@takes(plain=PLAIN_FLAGS, chosen=LAYER_FLAGS, how=_FLAGS)
+@takes(plain=PLAIN_FLAGS, chosen=_SELECT, how=_FLAGS)
 def layers(
     run: RunPlace,
     *,
-    plain: Given,
     checkpoint: Annotated[
         str | None, typer.Option(metavar="NAME", help="Look at this checkpoint; the last if not given.")
     ] = None,
@@ -81,6 +84,7 @@ def layers(
     ] = False,
     how: Given,
     as_json: Json = False,
+    plain: Given,
 ) -> None:
     """List a model's layers, what a pattern selects of them, and how much they cancel.
 

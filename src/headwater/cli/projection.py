@@ -11,9 +11,9 @@ from headwater.methods import LayerOptions
 
 _PANEL = "Layers (of methods over layer gradients)"
 _NAMES = {"dim": "dim", "seed": "projection_seed", "kind": "projection", "exact_below": "exact_below"}
-_PATTERNS = (
+PATTERNS = (
     "word-embeddings, last, second-to-last, quarter:1 to quarter:4, adapters, all, or a glob on module names; several "
-    "with commas, !PATTERN takes away. See `headwater layers RUN`."
+    "with commas, !PATTERN takes away."
 )
 
 TIED = Flag(
@@ -25,7 +25,13 @@ TIED = Flag(
 )
 
 LAYER_FLAGS = [
-    Flag("layers", str, f"Which: {_PATTERNS} Those of the method if not given.", panel=_PANEL, metavar="PATTERNS"),
+    Flag(
+        "layers",
+        str,
+        f"Which: {PATTERNS} Those of the method if not given; see `headwater layers RUN`.",
+        panel=_PANEL,
+        metavar="PATTERNS",
+    ),
     TIED,
     *(replace(flag, name=_NAMES[flag.name]) for flag in flags_of(Projector, panel=_PANEL)),
 ]

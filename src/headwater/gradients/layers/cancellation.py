@@ -35,13 +35,17 @@ class Cancellation:
 
 
 class CancellationSums:
-    """Adds up what the ratios need, batch by batch: three dense vectors for each layer and no per-example gradients."""
+    """Adds up what the ratios need, batch by batch: two dense vectors for each layer and no per-example gradients.
 
-    def __init__(self, layers: Iterable[Layer]) -> None:
+    `groups` names groups of these layers, which may share some, so that several are measured in one pass.
+    """
+
+    def __init__(self, layers: Iterable[Layer], groups: Mapping[str, Iterable[str]] | None = None) -> None:
         self._layers = {layer.name: layer for layer in layers}
+        self._groups = {_WHOLE: tuple(self._layers), **{name: tuple(group) for name, group in (groups or {}).items()}}
         self._sizes = {name: torch.zeros(layer.size, dtype=torch.float64) for name, layer in self._layers.items()}
         self._sums = {name: torch.zeros(layer.size, dtype=torch.float64) for name, layer in self._layers.items()}
-        self._norms = 0.0
+        self._norms = dict.fromkeys(self._groups, 0.0)
         self._examples = 0
 
     def add(self, factors: Mapping[str, LayerFactors], rate: float = 1.0) -> None:
@@ -54,31 +58,43 @@ class CancellationSums:
         if missing:
             raise UsageError(f"a batch holds no gradients of {min(missing)}.")
         count = next(iter(factors.values())).examples
-        squares = torch.zeros(count, dtype=torch.float64)
+        squares: dict[str, Tensor] = {}
         for name in self._layers:
-            squares += squared_norms(factors[name]).double().cpu()
+            squares[name] = squared_norms(factors[name]).double().cpu()
             sizes, sums = _entry_sums(factors[name])
             self._sizes[name] += abs(rate) * sizes
             self._sums[name] += rate * sums
-        self._norms += abs(rate) * float(squares.sqrt().sum())
+        for group, names in self._groups.items():
+            total = sum((squares[name] for name in names), torch.zeros(count, dtype=torch.float64))
+            self._norms[group] += abs(rate) * float(total.sqrt().sum())
         self._examples += count
 
-    def ratios(self, changes: Mapping[str, Tensor] | None = None) -> Cancellation:
-        """Return the ratios of the whole group. `changes`: parameter name -> its change in training.
+    def ratios(self, changes: Mapping[str, Tensor] | None = None, *, group: str | None = None) -> Cancellation:
+        """Return the ratios of a group, or of all layers. `changes`: parameter name -> its change in training.
 
         Infinite where the sum is exactly 0; NaN where no example pushed at all.
         """
-        sizes = torch.cat(list(self._sizes.values()))
-        sums = torch.cat(list(self._sums.values()))
-        moved = sums if changes is None else torch.cat([_change(layer, changes) for layer in self._layers.values()])
-        touched = sizes > 0
+        named = _WHOLE if group is None else group
+        length = pushed = left = 0.0
+        elements = []
+        for name in self._groups[named]:
+            sizes, sums = self._sizes[name], self._sums[name]
+            moved = sums if changes is None else _change(self._layers[name], changes)
+            touched = sizes > 0
+            length += float(moved.square().sum())
+            pushed, left = pushed + float(sizes.sum()), left + float(sums.abs().sum())
+            elements.append((sizes[touched] / moved[touched].abs()).float())
+        every = torch.cat(elements)
         return Cancellation(
-            norm=_ratio(self._norms, float(moved.norm())),
-            element=float((sizes[touched] / moved[touched].abs()).median()) if bool(touched.any()) else math.nan,
-            gradient=_ratio(float(sizes.sum()), float(sums.abs().sum())),
+            norm=_ratio(self._norms[named], length**0.5),
+            element=float(every.median()) if len(every) else math.nan,
+            gradient=_ratio(pushed, left),
             examples=self._examples,
-            entries=int(touched.sum()),
+            entries=len(every),
         )
+
+
+_WHOLE = ""
 
 
 def _ratio(above: float, below: float) -> float:
