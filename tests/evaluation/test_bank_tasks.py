@@ -24,7 +24,7 @@ def test_losses_probabilities_and_margins_are_worked_out_without_losing_digits()
     p = shares[range(4), [0, 0, 0, 2]] / shares.sum(axis=1)
     np.testing.assert_allclose(found.losses, [-np.log(p[0]), 2 * np.exp(-60), 60, np.log(3)], rtol=1e-5, atol=1e-30)
     np.testing.assert_allclose(found.probabilities, p, rtol=1e-6)
-    np.testing.assert_allclose(found.margins[[0, 3]], np.log(p / (1 - p))[[0, 3]], rtol=1e-6)
+    np.testing.assert_allclose(found.margins[[0, 3]], np.log(p[[0, 3]] / (1 - p[[0, 3]])), rtol=1e-6)
     np.testing.assert_allclose(found.margins[1:3], [60 - np.log(2), -60 - np.log1p(np.exp(-65.0))], rtol=1e-6)
     assert found.logits is not None and found.correct is not None
     np.testing.assert_array_equal(found.logits, [2.0, 60.0, 0.0, 1.0])

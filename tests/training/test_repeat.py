@@ -62,7 +62,7 @@ def test_every_bit_is_that_of_retrain_with_fewer_word_vectors(
     sparse = replace(run, corpus=run.corpus.take(range(40)))  # the other rows' words go unread
     repeated = RepeatedTraining(sparse, texts=[queries.take([0])])
     rows = [row for row in ROWS if row < 40]
-    for seed in (5, None):
+    for seed in (None,) if changes else (5, None):
         mine = repeated.train(rows, seed=seed)
         table = mine.get_input_embeddings()
         assert isinstance(table, TrimmedEmbedding) and table.num_embeddings < len(run.tokenizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,7 @@ def run_facts(run: Run) -> dict[str, Any]:
 
 def query_facts(queries: Corpus) -> dict[str, Any]:
     """Which texts and labels are asked about."""
-    return {"queries": queries.fingerprint, "asked": len(queries)}
+    return {"asked": len(queries), "queries": queries.fingerprint}
 
 
 def on_cpu(run: Run) -> bool:
@@ -68,7 +69,8 @@ def identity(run: Run, queries: Corpus, protocol: Protocol, *, arithmetic: str, 
 
 def difference(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """The first of `asked` that the saved identity has otherwise, in words; empty where all agree."""
-    for name, value in asked.items():
+    for name in asked:
+        value = json.loads(canonical_json(asked[name]))  # as a file would give it back
         if saved.get(name) != value:
             return f"{_NAMES[name]} {_shown(saved.get(name))}, not {_shown(value)}"
     return ""
