@@ -13,9 +13,8 @@ from transformers import PreTrainedModel
 from headwater.attribution.layer_sets import moments_of
 from headwater.errors import RunError
 from headwater.gradients import PlaceGradients, input_embeddings
+from headwater.gradients.layers.moments import denominator
 from headwater.runs import Checkpoint, Run
-
-EPSILON = 1e-8
 
 
 def divided_places(run: Run, checkpoint: Checkpoint, model: PreTrainedModel, places: PlaceGradients) -> PlaceGradients:
@@ -35,5 +34,5 @@ def divided_places(run: Run, checkpoint: Checkpoint, model: PreTrainedModel, pla
             f"{checkpoint.path}: the optimizer's moments of {known[0]} have shape {tuple(values.shape)}, the matrix "
             f"{tuple(matrix.shape)}."
         )
-    rows = values[places.tokens.cpu()].to(places.gradients)
-    return replace(places, gradients=places.gradients / (rows.sqrt() + EPSILON))
+    rows = denominator(values)[places.tokens.cpu()].to(places.gradients)
+    return replace(places, gradients=places.gradients / rows)

@@ -20,6 +20,7 @@ from headwater.gradients.layers import (
     select_layers,
 )
 from headwater.gradients.layers.factors import Dense, LayerFactors
+from headwater.gradients.layers.moments import denominator
 from oracle import relative_error
 
 
@@ -142,3 +143,23 @@ def test_errors_say_what_is_wrong(tokenizer: PreTrainedTokenizerFast, tmp_path) 
         denominators(layers, {"classifier.weight": torch.ones(2, 16)})
     with pytest.raises(RunError, match=r"have shape \(3, 16\), the layer \(2, 16\)"):
         denominators(layers, {"classifier.weight": torch.ones(3, 16), "classifier.bias": torch.ones(2)})
+
+
+def test_what_training_did_not_move_counts_for_nothing() -> None:
+    moments = torch.tensor([1.0, 4.0, 0.0, 1e-12, 1e-4])  # the fourth moved by rounding, the fifth by a hundredth
+    found = denominator(moments, epsilon=0.5)
+    assert torch.allclose(found, torch.tensor([1.5, 2.5, torch.inf, torch.inf, 0.51]))
+    assert bool(torch.isinf(denominator(torch.zeros(3))).all())
+
+
+def test_the_bias_of_keys_which_no_softmax_sees_is_left_out(tmp_path: Path) -> None:
+    """Its gradient is 0 but for rounding; divided by its own sqrt(v) it would be as large as any other."""
+    folder = tmp_path / "run"
+    model = builders.tiny_model()
+    builders.train_plainly(folder, builders.rows(16), model=model)
+    checkpoint = sorted(folder.glob("checkpoint-*"))[-1]
+    decayed = [n for n, _ in model.named_parameters() if not ("bias" in n or "LayerNorm" in n)]
+    names = [decayed, [n for n, _ in model.named_parameters() if n not in decayed]]
+    (layer,) = select_layers(model, "bert.encoder.layer.0.attention.self.key").layers
+    values = denominators([layer], second_moments(checkpoint, names))[layer.name].values
+    assert bool(torch.isinf(values[:, -1]).all()) and bool(torch.isfinite(values[:, :-1]).all())
