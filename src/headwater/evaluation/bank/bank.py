@@ -175,13 +175,15 @@ class RetrainBank:
         until: float | None = None,
         processes: int | None = None,
         most: int | None = None,
+        only: Collection[Item] | None = None,
         show: bool | None = None,
     ) -> int:
         """Retrain what is missing, subset by subset; returns how many retrainings were done.
 
         It stops at `until` (a time of time.monotonic()), never later: nothing is begun that will not be done by then,
         and what is not done is dropped. `processes` None is one a core (one alone on a GPU). `most`: so many
-        retrainings and no more. A process that is killed loses what it has in hand; filling again goes on.
+        retrainings and no more; `only`: none but these (subset, seed). A process that is killed loses what it has in
+        hand; filling again goes on.
 
         Raises RunError without a run, StoreError where another process is filling, or for a bank made with another
         torch or on another kind of machine.
@@ -190,7 +192,7 @@ class RetrainBank:
         self._refuse_unlike(machine_facts(run))
         with writer_lock(self.folder, "bank"):
             self.manifest = read_manifest(self.folder)
-            return fill(self, run, until=until, processes=processes, most=most, show=show)
+            return fill(self, run, until=until, processes=processes, most=most, only=only, show=show)
 
     def missing(self) -> list[Item]:
         """Subset and seed of every retraining that is not there yet, in the order in which they are done."""

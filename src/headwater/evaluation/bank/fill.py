@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -56,11 +56,19 @@ class Pace:
 
 
 def fill(
-    bank: RetrainBank, run: Run, *, until: float | None, processes: int | None, most: int | None, show: bool | None
+    bank: RetrainBank,
+    run: Run,
+    *,
+    until: float | None,
+    processes: int | None,
+    most: int | None,
+    only: Collection[Item] | None,
+    show: bool | None,
 ) -> int:
     """Do what `RetrainBank.fill` says; the bank is locked."""
     remove_leftovers(bank.folder / RETRAINS)
-    todo = list(islice(bank.missing(), most))
+    wanted = None if only is None else set(only)
+    todo = list(islice((item for item in bank.missing() if wanted is None or item in wanted), most))
     count = min(len(todo), usual_processes(bank, run) if processes is None else max(1, processes))
     done = 0
     with progress_bar("retraining", len(todo), unit="retrainings", show=show) as advance:
