@@ -103,6 +103,7 @@ def test_one_command_builds_for_several_methods(run: Path, tmp_path: Path) -> No
     told = headwater(*command, *(part for name in names for part in ("--method", name))).json
     assert [build["methods"] for build in told["built"]] == [["tracin", "logra"], ["representer"], ["tracin-we"]]
     layers, features, _ = told["built"]
+    assert layers["scale"] == "none" and layers["left_out"] == ""
     assert layers["layers"] == ["embedding", "convolution1", "convolution2", "convolution3", "classifier"]
     for build, column in ((layers, "layers/all-*"), (features, "representations")):
         (file,) = (tmp_path / "index").glob(f"{column}/segments/*/*.safetensors")

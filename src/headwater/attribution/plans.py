@@ -58,6 +58,7 @@ class StorePlan:
         return {
             "store": self.folder.name,
             "patterns": self.manifest.spec.get("layers"),
+            "scale": self.manifest.spec.get("scale"),
             "layers": None if self.selection is None else [layer.name for layer in self.selection.layers],
             "numbers": self.numbers,
             "row_bytes": self.row_bytes,

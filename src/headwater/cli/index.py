@@ -165,6 +165,9 @@ def _made(
 _LESS = "fewer --layers or a smaller --dim, --dtype float16 instead of float32, or --checkpoints last"
 
 
+_SCALES = {"none": "", "second-moments": " over Adam's second moments", "adam-update": " as Adam's next step"}
+
+
 def _show(facts: dict[str, Any], place: Path) -> None:
     told = [
         f"{facts['rows']:,} rows",
@@ -180,7 +183,7 @@ def _show(facts: dict[str, Any], place: Path) -> None:
     what = f"{facts['numbers']:,} numbers, {size(facts['row_bytes'])} a row and checkpoint"
     if facts["layers"] is not None:
         count = len(facts["layers"])
-        what = f"{facts['patterns']!r}: {count} layer{'' if count == 1 else 's'}, {what}"
+        what = f"{facts['patterns']!r}{_SCALES[facts['scale']]}: {count} layer{'' if count == 1 else 's'}, {what}"
     console.print(f"  {what}", markup=False, soft_wrap=True)
     if facts["left_out"]:
         print_note(facts["left_out"])
