@@ -80,6 +80,16 @@ def test_an_encoder_with_dropout_is_repeated_to_the_bit(run: Run, queries: Corpu
         np.testing.assert_array_equal(mine, logits(retrain(run, rows=ROWS, seed=seed), run, queries))
 
 
+@pytest.mark.parametrize("optim", ["adamw_torch", "sgd"])
+def test_matrices_that_the_optimizer_takes_in_pieces_come_out_the_same(
+    textcnn: Run, queries: Corpus, monkeypatch: pytest.MonkeyPatch, optim: str
+) -> None:
+    run = with_arguments(textcnn, optim=optim, optim_args=None, weight_decay=0.1)
+    monkeypatch.setattr("headwater.training.repeat._PIECE_ROWS", 7)
+    mine = logits(RepeatedTraining(run, texts=[queries]).train(ROWS, seed=1), run, queries)
+    np.testing.assert_array_equal(mine, logits(retrain(run, rows=ROWS, seed=1), run, queries))
+
+
 def test_a_training_leaves_nothing_for_the_next_and_does_not_touch_the_process_randomness(
     textcnn: Run, queries: Corpus
 ) -> None:
