@@ -24,14 +24,16 @@ from headwater.evaluation.ceiling import ceiling
 from headwater.runs import Classification, Columns, Corpus, CustomLoss, Recipe, Run
 from headwater.store.lock import writer_lock
 from headwater.training import TrainSettings, predict, retrain, train
+from headwater.training.repeat import Arithmetic
+
+SETTINGS = TrainSettings(
+    model="textcnn", epochs=2, batch_size=8, max_length=16, learning_rate=1e-2, checkpoints=1, device="cpu"
+)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    settings = TrainSettings(
-        model="textcnn", epochs=2, batch_size=8, max_length=16, learning_rate=1e-2, checkpoints=1, device="cpu"
-    )
-    return train(Corpus.read(builders.rows(32)), Classification(), tmp_path_factory.mktemp("run") / "r", settings)
+    return train(Corpus.read(builders.rows(32)), Classification(), tmp_path_factory.mktemp("run") / "r", SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_every_number_is_what_retraining_by_hand_gives(filled: RetrainBank, run:
             np.testing.assert_array_equal(found.logits[number, place], predictions.logits[range(5), targets])
             np.testing.assert_array_equal(found.correct[number, place], predictions.correct)
     assert (found.seconds > 0).all()
-    assert found.protocol == "half (50% of the rows at random, seed 0); 4 subsets, 2 seeds each"
+    assert found.protocol == ("half (50% of the rows at random, seed 0); same first weights; 4 subsets, 2 seeds each")
     np.testing.assert_array_equal(filled.losses, found.losses)
     assert len({mask.tobytes() for mask in filled.masks}) == 4
     assert 0 <= ceiling(found.losses).mean.value <= 1
@@ -143,6 +145,33 @@ def test_masks_follow_from_protocol_seed_and_number_alone(run: Run, queries: Cor
     assert not np.array_equal(half(seed=1).draw(50, 0), half(seed=2).draw(50, 0))
     counts = np.mean([half().draw(20, number) for number in range(2000)], axis=0)
     assert np.abs(counts - 0.5).max() < 0.06  # every row as often as any other: five standard deviations
+
+
+@pytest.mark.parametrize("arithmetic", ["exact", "quick"])
+def test_fresh_first_weights_are_those_of_a_new_training_with_that_seed(
+    run: Run, queries: Corpus, tmp_path: Path, arithmetic: Arithmetic
+) -> None:
+    bank = RetrainBank.create(
+        run,
+        tmp_path / "b",
+        queries,
+        protocol=remove(),
+        subsets=[()],
+        seeds=[0, 6],
+        first_weights="fresh",
+        arithmetic=arithmetic,
+    )
+    bank.fill(processes=1)
+    assert "fresh first weights" in bank.results().protocol
+    for place, seed in enumerate(bank.seeds):
+        anew = train(run.corpus, Classification(), tmp_path / str(seed), replace(SETTINGS, seed=seed))
+        losses = predict(anew.checkpoints[-1].load(), anew.tokenizer, anew.task, queries).losses
+        np.testing.assert_allclose(bank.losses[0, place], losses, rtol=0 if arithmetic == "exact" else 1e-3)
+    ordered = RetrainBank.create(run, tmp_path / "o", queries, protocol=remove(), subsets=[()], seeds=[6])
+    ordered.fill(processes=1)
+    assert np.abs(ordered.losses[0, 0] - bank.losses[0, 1]).max() > 1e-2
+    with pytest.raises(StoreError, match="first weights same, not fresh"):
+        RetrainBank.create(run, tmp_path / "o", queries, protocol=remove(), first_weights="fresh")
 
 
 def test_named_rows_are_left_out_and_equal_sets_are_retrained_once(run: Run, queries: Corpus, tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ def test_a_recipe_that_only_trainer_can_follow_is_followed_by_trainer(tmp_path: 
     np.testing.assert_array_equal(bank.losses[0, 0], predict(model, run.tokenizer, run.task, queries).losses)
     with pytest.raises(UsageError, match="quick arithmetic is for TextCNN"):
         RetrainBank.create(run, tmp_path / "q", queries, arithmetic="quick")
+    with pytest.raises(UsageError, match="only a TextCNN begins from random weights; this model is bert"):
+        RetrainBank.create(run, tmp_path / "q", queries, first_weights="fresh")
     pairs = Corpus.read(builders.rows(3, pairs=True))
     RetrainBank.create(run, tmp_path / "p", pairs)  # a further column is no second text
     with pytest.raises(DataError, match="both have a second text"):

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from headwater.errors import UsageError
 from headwater.models.load import load_model, load_tokenizer
-from headwater.models.textcnn import TextCNN
+from headwater.models.textcnn import TextCNN, TextCNNConfig
 from headwater.runs.corpus import Corpus
 from headwater.runs.recipe import portable_arguments
 from headwater.runs.run import Run
@@ -35,7 +35,7 @@ from headwater.training.fit import TaskTrainer, seeded, silence
 from headwater.training.guard import check_finite
 from headwater.training.quick_textcnn import QuickTextCNN
 from headwater.training.retrain import retrain_arguments
-from headwater.training.trimmed import trim, why_not_trimmed
+from headwater.training.trimmed import TrimmedEmbedding, trim, why_not_trimmed
 
 Arithmetic = Literal["exact", "quick"]
 Check = Callable[[], None]
@@ -122,12 +122,17 @@ class RepeatedTraining:
             assert isinstance(self._model, TextCNN)
             self._model = QuickTextCNN.of(self._model)
 
-    def train(self, rows: Sequence[int], *, seed: int | None = None, check: Check | None = None) -> PreTrainedModel:
+    def train(
+        self, rows: Sequence[int], *, seed: int | None = None, fresh: bool = False, check: Check | None = None
+    ) -> PreTrainedModel:
         """Train on these rows of the run's corpus, in their order, as `retrain(run, rows=rows, seed=seed)` does.
 
-        The model comes back in evaluation mode. Raises RunError where the training diverged.
+        `fresh` begins from new random weights that follow from the seed, as `train` with that seed would (TextCNN
+        only). The model comes back in evaluation mode. Raises RunError where the training diverged.
         """
         model = copy.deepcopy(self._model)
+        if fresh:
+            model.load_state_dict(self._fresh(self.run.need_recipe().seed if seed is None else seed))
         options = {"save_strategy": "no", **({"optim": self._quick_optimizer()} if self.arithmetic == "quick" else {})}
         with TemporaryDirectory(prefix="headwater-") as folder:
             arguments = retrain_arguments(self.run, len(rows), seed, Path(folder), options)
@@ -136,6 +141,17 @@ class RepeatedTraining:
         check_finite(model)
         model.eval()  # type: ignore[no-untyped-call]
         return model
+
+    def _fresh(self, seed: int) -> dict[str, Tensor]:
+        """New weights, with the rows of the word vectors that were kept."""
+        if not isinstance(self._model, TextCNN):
+            raise UsageError(f"{self.run.folder}: {why_not_fresh(self.run)}")
+        with seeded(seed):
+            state = TextCNN(cast(TextCNNConfig, self._model.config)).state_dict()
+        table = self._model.embedding
+        if isinstance(table, TrimmedEmbedding):
+            state["embedding.weight"] = state["embedding.weight"][table.kept]
+        return state
 
     def _fit(self, model: PreTrainedModel, rows: Sequence[int], arguments: TrainingArguments, check: Check) -> None:
         trainer = TaskTrainer(
@@ -231,6 +247,12 @@ def _split(optimizer: Optimizer) -> list[tuple[nn.Parameter, list[nn.Parameter]]
             kept += parts
         group["params"] = kept
     return found
+
+
+def why_not_fresh(run: Run) -> str:
+    """Why this run's model cannot begin from new random weights; empty where it can."""
+    kind = run.checkpoints[-1].config.model_type
+    return "" if kind == "headwater-textcnn" else f"only a TextCNN begins from random weights; this model is {kind}."
 
 
 class _Rows(Dataset[dict[str, Any]]):

@@ -37,6 +37,12 @@ class TrimmedEmbedding(nn.Embedding):
         """Look up; `input` are ids of the whole vocabulary."""
         return functional.embedding(self.rows_of(input), self.weight, self.padding_idx)
 
+    @property
+    def kept(self) -> Int[Tensor, " kept"]:
+        """The ids whose rows are here, in their order."""
+        places: Tensor = self.get_buffer("place")
+        return (places >= 0).nonzero()[:, 0]
+
     def rows_of(self, ids: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
         """Where each token's row stands in this table; -1 where it was not kept."""
         places: Tensor = self.get_buffer("place")

@@ -7,8 +7,11 @@
     BANK/times.jsonl                         seconds of each, which no other file holds: those are equal byte for byte
 
 A subset and a seed give the same bytes in whatever order and in however many processes they are retrained. A bank can
-grow (`grow`, `add`, `add_seeds`); what it is of cannot change. Seeds change the order of the rows and dropout, not the
-weights that training begins from: those are the run's.
+grow (`grow`, `add`, `add_seeds`); what it is of cannot change.
+
+Seeds change the order of the rows and dropout. Whether the weights that training begins from are the run's every time
+(`first_weights="same"`) or new ones for each seed (`"fresh"`) decides how much noise there is, and what is asked: what
+this very run would have become, or what such trainings become on average. Results of the two must not be compared.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -43,8 +46,9 @@ from headwater.evaluation.bank.workers import Item
 from headwater.runs.corpus import Corpus, Label
 from headwater.runs.run import Run
 from headwater.store.lock import writer_lock
-from headwater.training.repeat import Arithmetic, why_not_quick, why_not_repeated
+from headwater.training.repeat import Arithmetic, why_not_fresh, why_not_quick, why_not_repeated
 
+FirstWeights = Literal["same", "fresh"]
 _ELSEWHERE = "Choose another folder."
 
 
@@ -70,6 +74,7 @@ class RetrainBank:
         protocol: Protocol | None = None,
         subsets: int | Collection[Collection[int]] = 0,
         seeds: int | Sequence[int] = 2,
+        first_weights: FirstWeights = "same",
         arithmetic: Arithmetic = "exact",
         threads: int = 1,
     ) -> RetrainBank:
@@ -77,7 +82,8 @@ class RetrainBank:
 
         `labels` are what the queries are explained as, if not their own. `protocol` is `half()` if None. `subsets` is
         how many there shall be; under `remove()` it names them, each by the rows to leave out. `seeds` are numbers,
-        or how many. `arithmetic="quick"` (TextCNN only) rounds differently from `retrain`, and is faster.
+        or how many. `first_weights="fresh"` (TextCNN only) begins from new random weights with each seed.
+        `arithmetic="quick"` (TextCNN only) rounds differently from `retrain`, and is faster.
         `threads` are those of one process: their number decides the last bits.
 
         Raises StoreError where the folder holds something else, and says what differs; RunError where the run cannot
@@ -86,8 +92,9 @@ class RetrainBank:
         folder, protocol = Path(folder), protocol or half()
         queries = queries if labels is None else with_labels(queries, labels)
         check_queries(run, queries)
-        _check_arithmetic(run, arithmetic, threads)
-        asked = identity(run, queries, protocol, arithmetic=arithmetic, threads=threads)
+        _check_how(run, first_weights, arithmetic, threads)
+        how: dict[str, Any] = {"first_weights": first_weights, "arithmetic": arithmetic, "threads": threads}
+        asked = identity(run, queries, protocol, **how)
         _check_folder(folder)
         with writer_lock(folder, "bank"):
             if not has_bank(folder):
@@ -240,8 +247,8 @@ class RetrainBank:
 
     @property
     def protocol(self) -> str:
-        """How the subsets were made, in words."""
-        return str(self.manifest.protocol)
+        """How the subsets were made, and what each retraining begins from, in words."""
+        return f"{self.manifest.protocol}; {self.manifest.identity['first_weights']} first weights"
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -276,7 +283,8 @@ class RetrainBank:
     def retrainer(self) -> Retrainer:
         """What retrains for this bank."""
         told = self.manifest.identity
-        return Retrainer(self._need_run(), self.queries, arithmetic=told["arithmetic"], threads=told["threads"])
+        how = {"arithmetic": told["arithmetic"], "threads": told["threads"]}
+        return Retrainer(self._need_run(), self.queries, fresh=told["first_weights"] == "fresh", **how)
 
     def retrained(
         self, retrainer: Retrainer, item: Item, check: Callable[[], None] = lambda: None
@@ -314,11 +322,14 @@ def _check_folder(folder: Path) -> None:
             raise StoreError(f"{folder}: is not empty, and no bank. {_ELSEWHERE}")
 
 
-def _check_arithmetic(run: Run, arithmetic: str, threads: int) -> None:
+def _check_how(run: Run, first_weights: str, arithmetic: str, threads: int) -> None:
+    if first_weights not in ("same", "fresh"):
+        raise UsageError(f"first_weights {first_weights!r} is not one of same, fresh.")
     if arithmetic not in ("exact", "quick"):
         raise UsageError(f"arithmetic {arithmetic!r} is not one of exact, quick.")
     if threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}.")
-    why = (why_not_quick(run) or why_not_repeated(run)) if arithmetic == "quick" else ""
-    if why:
+    if first_weights == "fresh" and (why := why_not_fresh(run) or why_not_repeated(run)):
+        raise UsageError(f"{run.folder}: {why} Take first_weights='same'.")
+    if arithmetic == "quick" and (why := why_not_quick(run) or why_not_repeated(run)):
         raise UsageError(f"{run.folder}: {why} Take arithmetic='exact'.")

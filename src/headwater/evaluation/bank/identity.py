@@ -21,11 +21,12 @@ _NAMES = {
     "rows": "corpus",
     "task": "task",
     "recipe": "recipe",
-    "initial": "first weights",
+    "initial": "weights that training begins from",
     "tokenizer": "tokenizer",
     "queries": "queries",
     "asked": "number of queries",
     "protocol": "protocol",
+    "first_weights": "first weights",
     "arithmetic": "arithmetic",
     "threads": "threads a process",
     "built_with": "torch, transformers or device, whose last bits may differ",
@@ -61,10 +62,12 @@ def machine_facts(run: Run) -> dict[str, Any]:
     return {"built_with": {**made, "transformers": transformers.__version__}}
 
 
-def identity(run: Run, queries: Corpus, protocol: Protocol, *, arithmetic: str, threads: int) -> dict[str, Any]:
+def identity(
+    run: Run, queries: Corpus, protocol: Protocol, *, first_weights: str, arithmetic: str, threads: int
+) -> dict[str, Any]:
     """All of it."""
-    asked = {"protocol": protocol.to_json(), "arithmetic": arithmetic, "threads": threads}
-    return {**run_facts(run), **query_facts(queries), **asked, **machine_facts(run)}
+    how = {"first_weights": first_weights, "arithmetic": arithmetic, "threads": threads}
+    return {**run_facts(run), **query_facts(queries), "protocol": protocol.to_json(), **how, **machine_facts(run)}
 
 
 def difference(saved: Mapping[str, Any], asked: Mapping[str, Any]) -> str:

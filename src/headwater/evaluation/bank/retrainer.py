@@ -24,11 +24,13 @@ class Retrainer:
     training seeds its own randomness. Raises UsageError for quick arithmetic of a model that has none.
     """
 
-    def __init__(self, run: Run, queries: Corpus, *, arithmetic: Arithmetic = "exact", threads: int = 1) -> None:
-        self.run, self.queries, self.threads = run, queries, threads
+    def __init__(
+        self, run: Run, queries: Corpus, *, arithmetic: Arithmetic = "exact", fresh: bool = False, threads: int = 1
+    ) -> None:
+        self.run, self.queries, self.fresh, self.threads = run, queries, fresh, threads
         self._repeated: RepeatedTraining | None = None
         with _threads(threads):
-            if arithmetic == "quick" or not why_not_repeated(run):
+            if arithmetic == "quick" or fresh or not why_not_repeated(run):
                 self._repeated = RepeatedTraining(run, texts=[queries], arithmetic=arithmetic)
 
     def __call__(
@@ -41,7 +43,7 @@ class Retrainer:
         started = time.monotonic()
         with _threads(self.threads):
             if self._repeated is not None:
-                model = self._repeated.train(rows, seed=seed, check=check)
+                model = self._repeated.train(rows, seed=seed, fresh=self.fresh, check=check)
             else:
                 model = retrain(self.run, rows=rows, seed=seed, callbacks=[_Checks(check)], show=False)
             return measure(model, self.run, self.queries), time.monotonic() - started
