@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headwater.attribution.where import Where as Where
     from headwater.errors import HeadwaterError as HeadwaterError
     from headwater.errors import HeadwaterWarning as HeadwaterWarning
+    from headwater.gradients.layers import Projector as Projector
     from headwater.runs import CausalLM as CausalLM
     from headwater.runs import Checkpoint as Checkpoint
     from headwater.runs import Classification as Classification
@@ -49,6 +50,7 @@ _WHERE = {
     "HeadwaterError": "headwater.errors",
     "HeadwaterWarning": "headwater.errors",
     "Index": "headwater.attribution.index",
+    "Projector": "headwater.gradients.layers",
     "Recorder": "headwater.runs",
     "Run": "headwater.runs",
     "Where": "headwater.attribution.where",
@@ -68,6 +70,7 @@ __all__ = [
     "HeadwaterWarning",
     "Index",
     "MaskedLM",
+    "Projector",
     "Recorder",
     "Run",
     "Seq2Seq",

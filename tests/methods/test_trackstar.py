@@ -28,7 +28,9 @@ def _mix(train: np.ndarray, asked: np.ndarray) -> float:
 def _root(given: Arrays, part: int, mix: float | None, damping: float) -> np.ndarray:
     spans = given.spans()
     train, asked = _moments(given.rows[part].gradients, spans), _moments(given.queries[part].gradients, spans)
-    mix = _mix(train, asked) if mix is None else mix
+    if mix is None:
+        enough = len(given.queries[part].gradients) >= max(at.stop - at.start for at in spans)
+        mix = _mix(train, asked) if enough else 0.0
     mixed = mix * asked + (1 - mix) * train
     whole = np.zeros_like(mixed)
     for at in spans:
@@ -39,7 +41,7 @@ def _root(given: Arrays, part: int, mix: float | None, damping: float) -> np.nda
 
 
 def _wanted(given: Arrays, mix: float | None, damping: float = 0.1) -> np.ndarray:
-    total = np.zeros((QUERIES, ROWS))
+    total = np.zeros((len(given.queries[0].gradients), ROWS))
     for part, weight in enumerate(WEIGHTS):
         root = _root(given, part, mix, damping)
         x, q = (side.gradients @ root for side in (given.rows[part], given.queries[part]))
@@ -48,9 +50,10 @@ def _wanted(given: Arrays, mix: float | None, damping: float = 0.1) -> np.ndarra
     return total
 
 
+@pytest.mark.parametrize("queries", [3, 8])
 @pytest.mark.parametrize("mix", [None, 0.0, 0.9, 1.0])
-def test_it_is_the_papers_formula(mix: float | None) -> None:
-    given = arrays(0)
+def test_it_is_the_papers_formula(mix: float | None, queries: int) -> None:
+    given = arrays(0, queries=queries)
     check("trackstar", given, _wanted(given, mix), mix=mix, tolerance=1e-5)
 
 
@@ -79,20 +82,14 @@ def test_the_mix_is_where_the_spectra_of_all_layers_cross() -> None:
     np.testing.assert_allclose((1 - mix) * one[2], mix * other[2])
 
 
-def test_few_queries_cross_at_the_last_dimension_that_they_span() -> None:
+def test_a_row_asked_with_a_small_change_finds_itself_also_when_it_is_asked_alone() -> None:
     rng = np.random.default_rng(2)
-    spans = (LayerSpan("a", 0, 300),)
-    train, asked = (eigen(moments_of(torch.tensor(rng.standard_normal((n, 300))), spans)) for n in (600, 2))
-    mix = mix_of(train, asked)
-    ours, theirs = (each.values[0].numpy()[::-1] for each in (train, asked))
-    np.testing.assert_allclose((1 - mix) * ours[1], mix * theirs[1])
-    assert 0 < mix < 1
-
-
-def test_one_query_alone_is_scored() -> None:
-    given = arrays(3, queries=1)
-    found = scorer("trackstar", given).explain(0, np.arange(ROWS)).scores(np.arange(ROWS))
-    assert np.isfinite(found).all() and np.abs(found).max() <= 1 + 1e-6
+    rows = rng.standard_normal((400, DIMENSIONS))
+    given = of_gradients([rows], [rows[7:8] + 0.2 * rng.standard_normal((1, DIMENSIONS))])
+    found = scorer("trackstar", given).explain(0, np.arange(400)).scores(np.arange(400))
+    assert found.argmax() == 7 and 0.9 < found[7] <= 1
+    mixed = scorer("trackstar", given, mix=0.9).explain(0, np.arange(400)).scores(np.arange(400))
+    assert mixed[7] < found[7] - 0.05  # what is damped is the query itself
 
 
 def test_what_queries_share_counts_less_with_the_mix_than_without() -> None:

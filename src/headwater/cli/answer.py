@@ -26,7 +26,7 @@ def _hidden(query: dict[str, Any]) -> dict[str, Any]:
                 **row,
                 "text": None,
                 "text_pair": None,
-                "words": [{**word, "train": None} for word in row["words"]],
+                "words": [{**word, "train": None, "via": None} for word in row["words"]],
             }
             for row in query[side]
         ]

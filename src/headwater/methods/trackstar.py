@@ -10,8 +10,9 @@ checkpoint, the last).
 
 The mix: R_eval is made of the queries that are asked together, and what they have in common (a template) counts less.
 By default mix = s_train[k] / (s_eval[k] + s_train[k]), where s are the eigenvalues of all layers in one descending list
-and k is 1,000 of 65,536 dimensions, in proportion: there the two spectra cross. Where the queries span fewer than k
-dimensions, k is the last that they span: their own directions are damped, all others are left to R_train.
+and k is 1,000 of 65,536 dimensions, in proportion: there the two spectra cross. Fewer queries than a layer has numbers
+span no such spectrum: what R_eval held would be the queries themselves, and each would be whitened away, so that even a
+training row asked with one word changed would not find itself. The mix is 0 then, as in the paper's tasks without one.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ class TrackStar(LayerOptions):
     )
     mix: float | None = field(
         default=None,
-        metadata={"help": "Share of the queries' second moments in R, 0 to 1; 0: training rows alone. None: the rule."},
+        metadata={
+            "help": "Share of the queries' second moments in R, 0 to 1. None: by the paper's rule where as many are "
+            "asked together as a layer has numbers, else 0."
+        },
     )
     damping: float = field(default=0.1, metadata={"help": "Added to R of a layer: so many times its mean eigenvalue."})
     curvature_rows: int | None = field(
@@ -84,7 +88,8 @@ def _term(part: LayerPart, weight: float, options: TrackStar) -> Term:
 
 def _curvature(part: LayerPart, options: TrackStar) -> Spectra:
     """Return R, decomposed."""
-    if options.mix == 0:
+    few = len(part.queries) < max(span.stop - span.start for span in part.layers)
+    if options.mix == 0 or (options.mix is None and few):
         return row_spectra(part, options.curvature_rows)
     train = row_moments(part, options.curvature_rows)
     asked = moments_of(part.queries.double(), part.layers)
