@@ -253,7 +253,11 @@ def test_damage_is_found(filled: RetrainBank, run: Run, tmp_path: Path) -> None:
     (folder / "bank.json").write_text(json.dumps(told | {"format": 99}))
     with pytest.raises(StoreError, match="newer"):
         RetrainBank.open(folder)
-    (folder / "bank.json").write_text(json.dumps(told | {"masks": "0" * 32}))
+    for wrong in ({"masks": "0" * 32}, {"identity": {"rows": 32}}, {"subsets": 5}):
+        (folder / "bank.json").write_text(json.dumps(told | wrong))
+        with pytest.raises(StoreError, match="damaged"):
+            RetrainBank.open(folder)
+    (folder / "bank.json").write_text("[]")
     with pytest.raises(StoreError, match="damaged"):
         RetrainBank.open(folder)
 

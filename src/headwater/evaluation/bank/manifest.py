@@ -22,6 +22,7 @@ FORMAT = 1
 NAME = "bank.json"
 QUERIES = "queries.parquet"
 RETRAINS = "retrains"
+_NEEDED = ("protocol", "rows", "first_weights", "arithmetic", "threads", "built_with")  # of the identity
 _SUBSETS = "subsets.safetensors"
 _TIMES = "times.jsonl"
 
@@ -77,6 +78,9 @@ def read_manifest(folder: Path) -> Manifest:
         if told["format"] > FORMAT:
             raise StoreError(f"{folder}: a bank of format {told['format']}, newer than this Headwater knows. Upgrade.")
         identity, count = told["identity"], int(told["subsets"])
+        lacking = [name for name in _NEEDED if name not in identity]
+        if lacking:
+            raise KeyError(lacking[0])
         packed = load((folder / _SUBSETS).read_bytes())["masks"][:count]
         masks = np.unpackbits(packed, axis=1, count=int(identity["rows"])).astype(np.bool_)
         if len(masks) != count or _digest(masks) != told["masks"]:
