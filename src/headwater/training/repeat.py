@@ -35,6 +35,7 @@ from headwater.training.fit import TaskTrainer, seeded, silence
 from headwater.training.guard import check_finite
 from headwater.training.quick_textcnn import QuickTextCNN
 from headwater.training.retrain import retrain_arguments
+from headwater.training.trained import only_trained
 from headwater.training.trimmed import TrimmedEmbedding, trim, why_not_trimmed
 
 Arithmetic = Literal["exact", "quick"]
@@ -110,6 +111,7 @@ class RepeatedTraining:
         self.run, self.arithmetic = run, arithmetic
         self.tokenizer = load_tokenizer(recipe.initial)
         self._model = load_model(recipe.initial, run.task.auto)
+        only_trained(self._model, run)
         self._targets = torch.tensor(corpus_targets(run.task, run.corpus, self._model.config), dtype=torch.int64)
         encodings = run.task.encode(self.tokenizer, list(run.corpus))
         self._items = [{"input_ids": encoding.input_ids, "row": row} for row, encoding in enumerate(encodings)]

@@ -19,6 +19,7 @@ from headwater.runs.task import corpus_targets
 from headwater.training.fit import fit
 from headwater.training.guard import guarded
 from headwater.training.train import refuse_occupied
+from headwater.training.trained import only_trained
 
 
 @overload
@@ -75,6 +76,7 @@ def retrain(
         chosen = chosen.take(rows)
     tokenizer = load_tokenizer(recipe.initial)
     model = load_model(recipe.initial, run.task.auto, merge=False)  # of an adapter, the adapter is what is trained
+    only_trained(model, run)
     targets = corpus_targets(run.task, chosen, model.config)
     if out is None:
         with TemporaryDirectory(prefix="headwater-") as folder:
@@ -92,7 +94,9 @@ def retrain(
     return Run.open(out, task=run.task)
 
 
-def retrain_arguments(run: Run, rows: int, seed: int | None, out: Path, changes: Mapping[str, Any]) -> TrainingArguments:
+def retrain_arguments(
+    run: Run, rows: int, seed: int | None, out: Path, changes: Mapping[str, Any]
+) -> TrainingArguments:
     """The recipe's arguments, with `changes`, for a retraining on `rows` rows. Raises RunError as it does."""
     recipe = run.need_recipe()
     options = _scaled(dict(recipe.arguments), len(run.corpus), rows)

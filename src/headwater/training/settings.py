@@ -54,6 +54,9 @@ class TrainSettings:
         None, "The labels in the order of the model's outputs; sorted by name if unset."
     )
     vocabulary: int = _setting(25_000, "Most entries of the vocabulary that textcnn learns from the corpus.")
+    freeze: tuple[str, ...] | None = _setting(
+        None, "Parameters that stay as they are: 'word-embeddings', or a glob on their names."
+    )
     bf16: bool = _setting(False, "Compute in bfloat16 where that is safe (autocast): about a third faster.")
     lora: bool = _setting(False, "Train a LoRA adapter (needs headwater[lora]); the model itself stays as it is.")
     lora_rank: int = _setting(8, "Rank of the adapter's matrices.")
@@ -75,6 +78,8 @@ class TrainSettings:
             raise UsageError(f"lora_dropout is a share, from 0 to below 1, not {self.lora_dropout}.")
         if self.lora and self.from_scratch:
             raise UsageError("lora changes a model that is trained already; textcnn is trained from scratch.")
+        if self.lora and self.freeze:
+            raise UsageError("lora freezes the whole model by itself: leave freeze out.")
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"seed must be a whole number from 0 to 2^32 - 1, not {self.seed}.")
         for name, known in (("schedule", SCHEDULES), ("optimizer", tuple(OPTIMIZERS)), ("device", DEVICES)):

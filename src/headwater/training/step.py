@@ -23,9 +23,9 @@ from headwater.models.load import load_model
 from headwater.runs import Run
 from headwater.runs.corpus import Example
 from headwater.runs.rates import RateLog
-from headwater.runs.record import record_folder
 from headwater.training.fit import TaskTrainer, silence
 from headwater.training.retrain import retrain_arguments
+from headwater.training.trained import only_trained, rates_of
 
 
 class OneStep:
@@ -46,9 +46,9 @@ class OneStep:
         if learning_rate is not None and not learning_rate > 0:
             raise UsageError(f"learning_rate must be above 0, not {learning_rate}.")
         self._run, self._checkpoint = run, run.checkpoints[-1]
-        log = _rates(run)
+        log = rates_of(run)
         self.model = load_model(self._checkpoint.path, run.task.auto, merge=False)
-        self._trained = _only_trained(self.model, log)
+        self._trained = only_trained(self.model, run)
         with TemporaryDirectory(prefix="headwater-") as folder, silence():
             arguments = retrain_arguments(run, len(run.corpus), None, Path(folder), {})
             trainer = TaskTrainer(task=run.task, model=self.model, args=arguments)
@@ -112,21 +112,3 @@ class OneStep:
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
         return tuple(rates)
-
-
-def _rates(run: Run) -> RateLog | None:
-    path = record_folder(run.folder) / "rates.json"
-    return RateLog.read(path) if path.is_file() else None
-
-
-def _only_trained(model: PreTrainedModel, log: RateLog | None) -> list[nn.Parameter]:
-    """The parameters that the training moved; where nobody recorded which, those that the model itself leaves open."""
-    named = dict(model.named_parameters())
-    if log is not None:
-        moved = {name for group in log.parameters for name in group}
-        if not moved <= named.keys():
-            missing = sorted(moved - named.keys())[0]
-            raise RunError(f"the training moved {missing}, which its last checkpoint does not have.")
-        for name, parameter in named.items():
-            parameter.requires_grad_(name in moved)
-    return [parameter for parameter in named.values() if parameter.requires_grad]

@@ -21,6 +21,7 @@ from headwater.training.fit import fit, seeded
 from headwater.training.guard import guarded
 from headwater.training.labels import label_classes
 from headwater.training.settings import TrainSettings, training_arguments
+from headwater.training.trained import freeze
 from headwater.training.vocabulary import learn_wordpiece
 
 DEFAULT_LENGTH = 128  # tokens at which texts are cut when nobody says otherwise
@@ -55,6 +56,7 @@ def train(
         task.check_model(model.config)
         if settings.lora:
             model = with_adapter(model, task, settings)
+        freeze(model, settings.freeze or ())
     targets = corpus_targets(task, corpus, model.config)
     if eval_corpus is not None and eval_corpus.columns.label is not None:
         corpus_targets(task, eval_corpus, model.config)

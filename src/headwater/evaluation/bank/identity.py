@@ -15,6 +15,7 @@ from headwater.models.load import model_fingerprint, tokenizer_fingerprint
 from headwater.runs.corpus import Corpus
 from headwater.runs.run import Run
 from headwater.store import built_with
+from headwater.training.trained import rates_of
 
 _NAMES = {
     "corpus": "corpus",
@@ -22,6 +23,7 @@ _NAMES = {
     "task": "task",
     "recipe": "recipe",
     "initial": "weights that training begins from",
+    "trained": "parameters that are trained",
     "tokenizer": "tokenizer",
     "queries": "queries",
     "asked": "number of queries",
@@ -35,13 +37,14 @@ _NAMES = {
 
 def run_facts(run: Run) -> dict[str, Any]:
     """What of a run its retrainings depend on. Raises RunError where it cannot be trained again."""
-    recipe = run.need_recipe()
+    recipe, log = run.need_recipe(), rates_of(run)
     return {
         "corpus": run.corpus.fingerprint,
         "rows": len(run.corpus),
         "task": run.task.to_json(),
         "recipe": digest([canonical_json(recipe.arguments), str(recipe.seed)]),
         "initial": model_fingerprint(recipe.initial),
+        "trained": digest([canonical_json([] if log is None else log.parameters)]),
         "tokenizer": tokenizer_fingerprint(run.tokenizer),
     }
 
