@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from headwater.attribution.where import Where as Where
     from headwater.errors import HeadwaterError as HeadwaterError
     from headwater.errors import HeadwaterWarning as HeadwaterWarning
+    from headwater.evaluation.evaluate import evaluate as evaluate
+    from headwater.evaluation.evaluation import Evaluation as Evaluation
     from headwater.gradients.layers import Projector as Projector
     from headwater.runs import CausalLM as CausalLM
     from headwater.runs import Checkpoint as Checkpoint
@@ -49,12 +51,14 @@ _WHERE = {
     "Seq2Seq": "headwater.runs",
     "HeadwaterError": "headwater.errors",
     "HeadwaterWarning": "headwater.errors",
+    "Evaluation": "headwater.evaluation.evaluation",
     "Index": "headwater.attribution.index",
     "Projector": "headwater.gradients.layers",
     "Recorder": "headwater.runs",
     "Run": "headwater.runs",
     "Where": "headwater.attribution.where",
     "cancellation": "headwater.attribution.cancellation",
+    "evaluate": "headwater.evaluation.evaluate",
 }
 
 __all__ = [
@@ -66,6 +70,7 @@ __all__ = [
     "Columns",
     "Corpus",
     "CustomLoss",
+    "Evaluation",
     "HeadwaterError",
     "HeadwaterWarning",
     "Index",
@@ -76,6 +81,7 @@ __all__ = [
     "Seq2Seq",
     "Where",
     "cancellation",
+    "evaluate",
 ]
 
 

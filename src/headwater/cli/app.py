@@ -32,7 +32,7 @@ class Entry:
     """What to say of the state that Ctrl-C leaves."""
 
 
-_START, _INDEX, _ASK = "Start", "Build an index", "Ask"
+_START, _INDEX, _ASK, _JUDGE = "Start", "Build an index", "Ask", "Judge"
 _RESUMES = "; run the same command again to resume"
 _UNFINISHED = "; --out holds an unfinished training: delete it before you train there again"
 
@@ -52,6 +52,12 @@ COMMANDS = {
     "query": Entry("query", _ASK, "Explain predictions: the training rows, and the words in them, behind each."),
     "scores": Entry("scores", _ASK, "Score queries against every training row, into a .npy file."),
     "methods": Entry("methods", _ASK, "List the methods of attribution; of one, its equation and options."),
+    "evaluate": Entry(
+        "evaluate",
+        _JUDGE,
+        "Grade methods of attribution by retraining: which should I believe, on this run?",
+        _RESUMES,
+    ),
 }
 
 

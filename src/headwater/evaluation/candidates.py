@@ -68,7 +68,9 @@ def read_options(method: Method, given: Mapping[str, str]) -> dict[str, Any]:
     for name, value in given.items():
         if name not in known:
             raise UsageError(f"{method.name} has no option {name!r}. It has: {', '.join(known) or 'none'}.")
-        made[name] = _value(f"{method.name}/{name}", value, hints[name])
+        # several patterns are joined by + here: commas separate methods on the command line
+        written = value.replace("+", ",") if name == "layers" else value
+        made[name] = _value(f"{method.name}/{name}", written, hints[name])
     method.make_options(**made)
     return made
 

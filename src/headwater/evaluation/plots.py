@@ -96,6 +96,10 @@ def cost_plot(evaluation: Evaluation, one: Graded, number: int) -> Markup:
         mark = _mark(evaluation, result.method)
         axes.plot([seconds], [result.value], mark, color=colour, markersize=7, label=result.method)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
+    axes.xaxis.set_minor_formatter(lambda *_: "")
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, 10 ** math.floor(math.log10(low))), max(high, 10 ** math.ceil(math.log10(high))))
     axes.set_xlabel("seconds to index and to score all queries")
     axes.set_ylabel(one.column.name)
     _legend(axes)
@@ -161,7 +165,7 @@ def _zero(axes: Any) -> None:
 
 
 def _legend(axes: Any) -> None:
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, frameon=False, labelcolor=_INK)
 
 
 def _place(evaluation: Evaluation, method: str) -> int:

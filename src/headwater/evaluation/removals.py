@@ -126,7 +126,7 @@ def qld_column(scored: Sequence[Scored], seen: Seen, queries: int, settings: Eva
     about = "how much more the loss rises without each query's top rows than without as many random rows, in nats"
     gone = drawn.grid[0]
     protocol = (
-        f"{gone:,} of {rows:,} rows removed, {seen.seeds} seeds, {settings.draws} random draws, {queries:,} queries"
+        f"{gone:,} of {rows:,} rows removed, {_seeds(settings)}, {settings.draws} random draws, {queries:,} queries"
     )
 
     def values(one: Scored) -> Values:
@@ -148,7 +148,7 @@ def leave_one_out_column(
     without = np.stack([seen.of((row,), losses) for row in rows])
     found = effects(without, seen.of(_WITHOUT, losses))
     protocol = (
-        f"{len(rows):,} of {scored[0].scores.shape[1]:,} rows left out one at a time, {seen.seeds} seeds; Pearson"
+        f"{len(rows):,} of {scored[0].scores.shape[1]:,} rows left out one at a time, {_seeds(settings)}; Pearson"
     )
     about = "correlation of scores with the rise of the loss when a row is left out"
     column = Column("leave-one-out", "leave-one-out", "higher", protocol, about)
@@ -185,7 +185,7 @@ def _area(side: str, name: str, grid: Sequence[int], queries: int, seen: Seen, s
     better: Literal["higher", "lower"] = "lower" if good == "lower" else "higher"
     points = ", ".join(f"{k:,}" for k in grid)
     protocol = (
-        f"without {points} rows, {seen.seeds} seeds, {queries:,} queries; control: {settings.draws} random removals"
+        f"without {points} rows, {_seeds(settings)}, {queries:,} queries; control: {settings.draws} random removals"
     )
     about = f"change of the {name} after retraining without the {which}-scored rows, mean over the grid"
     return Column(f"del{side} {name}", "deletion", better, protocol, about)
@@ -224,6 +224,11 @@ def _bands(
         )
         told["methods"][label] = {"mean": mean, "low": low, "high": high}
     return told
+
+
+def _seeds(settings: EvaluateSettings) -> str:
+    count = settings.seeds
+    return f"{count} seed{'s' if count > 1 else ''} ({settings.first_weights} first weights)"
 
 
 def _noted(one: Result, notes: dict[str, str]) -> Result:

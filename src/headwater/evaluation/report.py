@@ -21,6 +21,8 @@ from headwater.evaluation.plots import cost_plot, curve_plot, has_plots, values_
 
 _OWN = Path(__file__).parent / "templates"
 _STYLES = ("base.css", "page.css")
+_SECTIONS = dict.fromkeys(("ndr", "auc-ndr", "mislabel"), "wrong labels")
+"""Metrics that stand in one section."""
 
 
 def render_page(evaluation: Evaluation, *, title: str | None = None, command: str | None = None) -> str:
@@ -28,7 +30,7 @@ def render_page(evaluation: Evaluation, *, title: str | None = None, command: st
     page = _environment().get_template("evaluation.html.j2")
     return page.render(
         evaluation=evaluation,
-        title=title or f"Which method should I believe? {evaluation.run['name']}",
+        title=title or f"Which method should I believe? · {evaluation.run['name']}",
         groups=_groups(evaluation),
         retrains=evaluation.retrains,
         command=command,
@@ -41,11 +43,11 @@ def render_page(evaluation: Evaluation, *, title: str | None = None, command: st
 
 def _groups(evaluation: Evaluation) -> list[dict[str, Any]]:
     """One section a metric: its columns, their plots, what its retrainings were."""
-    names = list(dict.fromkeys(one.column.metric for one in evaluation.columns))
+    names = list(dict.fromkeys(_SECTIONS.get(one.column.metric, one.column.metric) for one in evaluation.columns))
     used = {each.metric: each for each in evaluation.used}
     made = []
     for metric in names:
-        columns = [one for one in evaluation.columns if one.column.metric == metric]
+        columns = [one for one in evaluation.columns if _SECTIONS.get(one.column.metric, one.column.metric) == metric]
         made.append(
             {
                 "metric": metric,
@@ -73,8 +75,10 @@ def _plots(evaluation: Evaluation, columns: list[Graded]) -> list[tuple[str, Mar
             )
         if one.column.main:
             found.append((f"{one.column.name}: {one.column.about}", values_plot(evaluation, one, place)))
-        if one is columns[0] and one.column.better:
-            found.append((f"{one.column.name} against what it costs", cost_plot(evaluation, one, place)))
+    first = columns[0]
+    if first.column.better and first.column.metric != "stability":
+        place = evaluation.columns.index(first)
+        found.append((f"{first.column.name} against what it costs", cost_plot(evaluation, first, place)))
     return [(caption, plot) for caption, plot in found if plot]
 
 

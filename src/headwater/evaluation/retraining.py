@@ -20,6 +20,7 @@ from headwater.evaluation.scoring import Asked
 from headwater.evaluation.settings import EvaluateSettings
 
 _STARTING = 10.0  # seconds that a process takes before it retrains, at most
+_QUICK = 2.0  # seconds of a retraining of which a few may be timed
 _ALONE = 60.0  # seconds of work that are not worth starting processes
 
 
@@ -59,17 +60,20 @@ class Retraining:
         """Rows of a random subset."""
         return self.rows - self.settings.drawn.left_out(self.rows)
 
-    @cached_property
+    @property
     def seconds_a_row(self) -> float:
-        """From the retrainings that were done; without any, one is done now (and kept)."""
+        """From the retrainings that were done; without any, one is done now (quick ones: a few), and kept."""
         draws = any(metric.need == "subsets" for metric in self.metrics)
         bank = self.drawn if draws else self.named
         if Pace.of(bank).seconds_a_row is None:
             if draws:
-                bank.grow(1)
+                bank.grow(3)
             else:
                 bank.add([()])
-            bank.fill(processes=1, only=[(0, self.seeds[0])], show=False)
+            items = [(number, seed) for number in range(3 if draws else 1) for seed in self.seeds]
+            bank.fill(processes=1, only=items[:1], show=False)
+            if float(Pace.of(bank).seconds_a_row or 0.0) * self.rows < _QUICK:  # the first one is the slowest
+                bank.fill(processes=1, only=items[:3], show=False)
         return float(Pace.of(bank).seconds_a_row or 0.0)
 
     def processes(self, seconds: float) -> int:
@@ -92,6 +96,18 @@ class Retraining:
     def guesses(self, methods: int) -> list[Wish]:
         """What the metrics may wish for at most, in retrainings, before there are scores."""
         return [self._guess(metric, methods) for metric in self.metrics]
+
+    def missing(self, guesses: Sequence[Wish]) -> float:
+        """Of the least that the metrics need, how many retrainings are not there yet; at least, for want of scores."""
+        least = [wish.cost(min(wish.least, wish.most)) for wish in guesses]
+        seeds, subsets, removals = len(self.seeds), 0.0, 0.0
+        for metric, cost in zip(self.metrics, least, strict=True):
+            if metric.need == "subsets":
+                subsets += cost - seeds * self.done_subsets()
+            else:
+                removals += cost
+        done = seeds * len(self.done_removals()) if removals else 0
+        return max(0.0, subsets) + max(0.0, removals - done)
 
     def wishes(self, removals: Mapping[str, Removals], *, seconds: bool) -> list[Wish]:
         """What the metrics wish for, in retrainings, or in seconds of work of which what is done already costs none.
@@ -150,11 +166,12 @@ class Retraining:
     def _bank(self, name: str, protocol: object) -> RetrainBank:
         return RetrainBank.create(
             self.asked.run,
-            self.asked.folder / "bank" / name,
+            self.asked.folder / "bank" / (name if self.settings.first_weights == "same" else f"{name}-fresh"),
             self.asked.queries,
             protocol=protocol,  # type: ignore[arg-type]
             seeds=self.settings.seeds,
             arithmetic=self.settings.arithmetic,
+            first_weights=self.settings.first_weights,
         )
 
 

@@ -45,6 +45,9 @@ class EvaluateSettings:
     arithmetic: Literal["exact", "quick"] = _setting(
         "exact", "Retrain bit by bit as `train` does, or (textcnn) faster and rounded differently."
     )
+    first_weights: Literal["same", "fresh"] = _setting(
+        "same", "Retrain from the run's own first weights with every seed, or (textcnn) from new ones for each."
+    )
     seed: int = _setting(0, "Draws queries, subsets and random rows, breaks ties, and is the seed of the intervals.")
 
     def __post_init__(self) -> None:
