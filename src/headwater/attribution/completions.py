@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -53,12 +54,13 @@ def read_prompts(queries: Queries, labels: Labels) -> tuple[Corpus, Labels]:
 
 
 def settle_completions(
-    runs: Sequence[Run], models: Sequence[Models], queries: Corpus, labels: Labels, most: int
+    runs: Sequence[Run], models: Sequence[Models], queries: Corpus, labels: Labels, most: int, *, judge: bool = True
 ) -> tuple[list[Query], list[int]]:
     """Settle what each query explains: the completion given, or else the greedy one of the first run's last checkpoint.
 
     An empty label means the whole text. Loss and probability are those of the last checkpoint (of several runs: their
-    mean). Returns the queries and, for form's sake, a target for each. Raises DataError, UsageError.
+    mean); NaN, which saves a pass, without `judge`. Returns the queries and, for form's sake, a target for each. Raises
+    DataError, UsageError.
     """
     run = runs[0]
     language = text_task(run.task)
@@ -81,7 +83,8 @@ def settle_completions(
         for example, label, reply in zip(examples, given, replies, strict=True)
     ]
     encodings = _encoded(run, settled, replies)
-    losses, probabilities = _judged(runs, models, encodings)
+    unknown = [math.nan] * len(encodings)
+    losses, probabilities = _judged(runs, models, encodings) if judge else (unknown, unknown)
     made = []
     for example, encoding, reply, loss, probability in zip(
         settled, encodings, replies, losses, probabilities, strict=True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from headwater.attribution.facts import answer_facts, notes_of
 from headwater.attribution.layer_sets import build_layers, layer_spec
 from headwater.attribution.matrix import score_matrix
 from headwater.attribution.members import Member, check_together, default_device, open_member
-from headwater.attribution.queries import Labels, Queries, read_queries, settle
+from headwater.attribution.queries import Labels, Queries, query_blocks, read_queries, settle
 from headwater.attribution.question import AskedQuestion
 from headwater.attribution.representations import build_representations
 from headwater.attribution.where import Where
@@ -39,9 +39,6 @@ from headwater.methods import Contributions, Method, Scorer, get_method
 from headwater.progress import progress_bar
 from headwater.runs import Corpus, Run, text_task
 from headwater.store import Dtype, StoredCheckpoint, threads_for
-
-_LEAST_BLOCK, _MOST_BLOCK = 128, 4096  # queries that are asked together; TrackStar looks at what they share
-_CELLS = 1 << 26  # scores that are held in memory at a time: 256 MiB
 
 
 class Index:
@@ -186,7 +183,7 @@ class Index:
             score_matrix(shape, out) as matrix,
             progress_bar("scores", len(asked), unit="queries", show=show) as advance,
         ):
-            for start, block, block_labels in _blocks(asked, labels, get_method(method), len(self)):
+            for start, block, block_labels in query_blocks(asked, labels, get_method(method), len(self)):
                 question, scorer = self._ask(block, block_labels, method, options, max_new_tokens)
                 matrix[start : start + len(block)] = self._score(question, scorer)
                 advance(len(block))
@@ -220,8 +217,8 @@ class Index:
         allowed = chosen.mask(self.corpus)
         found: list[Attribution] = []
         with progress_bar("explain", len(asked), unit="queries", show=show) as advance:
-            for _, block, block_labels in _blocks(asked, labels, get_method(method), len(self)):
-                question, scorer = self._ask(block, block_labels, method, options, max_new_tokens)
+            for _, block, block_labels in query_blocks(asked, labels, get_method(method), len(self)):
+                question, scorer = self._ask(block, block_labels, method, options, max_new_tokens, judge=True)
                 scores, margins = self._score(question, scorer), scorer.rounding()
                 for number in range(len(block)):
                     shown = chosen.collapsed(self.corpus, scores[number], allowed)
@@ -261,7 +258,7 @@ class Index:
         asked, labels = self._read(queries, labels)
         columns = Columns(how, share, len(self))
         with progress_bar("aggregate", len(asked), unit="queries", show=show) as advance:
-            for _, block, block_labels in _blocks(asked, labels, get_method(method), len(self)):
+            for _, block, block_labels in query_blocks(asked, labels, get_method(method), len(self)):
                 question = self._question(block, block_labels, get_method(method), max_new_tokens)
                 made = self._options(get_method(method), options)
                 aggregate_question(question, made, over, columns)
@@ -284,23 +281,32 @@ class Index:
         return asked, labels
 
     def _ask(
-        self, queries: Corpus, labels: Labels, method: str, options: Mapping[str, Any], max_new_tokens: int
+        self,
+        queries: Corpus,
+        labels: Labels,
+        method: str,
+        options: Mapping[str, Any],
+        max_new_tokens: int,
+        *,
+        judge: bool = False,
     ) -> tuple[AskedQuestion, Scorer]:
-        """Make a block of queries ready to be scored."""
+        """Make a block of queries ready to be scored; `judge` predicts them too, for answers that show it."""
         chosen = get_method(method)
         made = self._options(chosen, options)
-        question = self._question(queries, labels, chosen, max_new_tokens)
+        question = self._question(queries, labels, chosen, max_new_tokens, judge=judge)
         return question, chosen.prepare(question, made)
 
-    def _question(self, queries: Corpus, labels: Labels, method: Method, max_new_tokens: int) -> AskedQuestion:
+    def _question(
+        self, queries: Corpus, labels: Labels, method: Method, max_new_tokens: int, *, judge: bool = False
+    ) -> AskedQuestion:
         runs, models = [member.run for member in self._members], [member.models for member in self._members]
         classes = text_task(self.run.task) is None
         if method.classes and not classes:
             raise UsageError(f"{method.name} needs classes; the task of {self.run.folder} is {self.run.task.kind}.")
         asked, targets = (
-            settle(runs, models, queries, labels)
+            settle(runs, models, queries, labels, judge=judge)
             if classes
-            else settle_completions(runs, models, queries, labels, max_new_tokens)
+            else settle_completions(runs, models, queries, labels, max_new_tokens, judge=judge)
         )
         return AskedQuestion(self._members, asked, targets, method)
 
@@ -375,19 +381,6 @@ def _check_build(
         raise UsageError(f"{method.name} reads no token gradients: max_words says nothing to it.")
     if method.classes and text_task(run.task) is not None:
         raise UsageError(f"{method.name} needs classes; the task of {run.folder} is {run.task.kind}.")
-
-
-def _blocks(queries: Corpus, labels: Labels, method: Method, rows: int) -> Iterator[tuple[int, Corpus, Labels]]:
-    """Cut queries and labels into blocks, so that memory does not grow with their number."""
-    if labels is not None and len(labels) != len(queries):
-        raise UsageError(f"{len(queries)} queries but {len(labels)} labels: give one label a query.")
-    most = _LEAST_BLOCK if method.need == "tokens" else min(max(_CELLS // rows, _LEAST_BLOCK), _MOST_BLOCK)
-    if len(queries) <= most:
-        yield 0, queries, labels
-        return
-    for start in range(0, len(queries), most):
-        stop = min(start + most, len(queries))
-        yield start, queries.take(range(start, stop)), None if labels is None else labels[start:stop]
 
 
 def _with_hubs(item: Attribution, counts: Mapping[int, int]) -> Attribution:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from transformers import PreTrainedModel
 
 from headwater.attribution.passes import Models
 from headwater.errors import UsageError
 from headwater.gradients import PlaceGradients, encoded_batches, place_gradients
+from headwater.methods import Method
 from headwater.runs import Columns, Corpus, Encoding, Example, Run
+
+_LEAST_BLOCK, _MOST_BLOCK = 128, 4096  # queries that are asked together; TrackStar looks at what they share
+_CELLS = 1 << 26  # scores that are held in memory at a time: 256 MiB
 
 Queries: TypeAlias = str | Sequence[str] | Sequence[tuple[str, str]] | Corpus | Any
 Labels: TypeAlias = Sequence[str | int | None] | None
@@ -30,9 +35,10 @@ class Query:
     """The label whose loss is differentiated: given, or else the predicted one. Of a language model: the completion."""
     given: bool
     predicted: str | None
-    """None where a language model was given its completion, and was not asked for its own."""
+    """None where nobody asked for it: of a language model that was given its completion, or where only scores count."""
     probability: float
-    """Of the predicted label; of a language model: exp(-mean loss of a token) of the completion that is explained."""
+    """Of the predicted label; of a language model: exp(-mean loss of a token) of the completion that is explained. NaN
+    where nobody asked for it."""
     loss: float
     """Of `label`, at the last checkpoint."""
 
@@ -57,23 +63,34 @@ def read_queries(queries: Queries, *, pairs: bool) -> Corpus:
     return Corpus.read(queries, columns, name="queries")
 
 
+def query_blocks(queries: Corpus, labels: Labels, method: Method, rows: int) -> Iterator[tuple[int, Corpus, Labels]]:
+    """Cut queries and labels into blocks, so that memory does not grow with their number."""
+    if labels is not None and len(labels) != len(queries):
+        raise UsageError(f"{len(queries)} queries but {len(labels)} labels: give one label a query.")
+    most = _LEAST_BLOCK if method.need == "tokens" else min(max(_CELLS // rows, _LEAST_BLOCK), _MOST_BLOCK)
+    if len(queries) <= most:
+        yield 0, queries, labels
+        return
+    for start in range(0, len(queries), most):
+        stop = min(start + most, len(queries))
+        yield start, queries.take(range(start, stop)), None if labels is None else labels[start:stop]
+
+
 def settle(
-    runs: Sequence[Run], models: Sequence[Models], queries: Corpus, labels: Labels
+    runs: Sequence[Run], models: Sequence[Models], queries: Corpus, labels: Labels, *, judge: bool = True
 ) -> tuple[list[Query], list[int]]:
     """Encode queries, predict them with the last checkpoint (of several runs: their mean), settle their labels.
 
-    Returns the queries and their targets. `labels` None: the predicted labels. Raises DataError for unknown labels,
-    UsageError when there are not as many labels as queries.
+    Returns the queries and their targets. `labels` None: the predicted labels. Without `judge`, which saves a pass,
+    given labels are taken as they are, and nothing is predicted. Raises DataError for unknown labels, UsageError when
+    there are not as many labels as queries.
     """
     examples = queries.rows(0, len(queries))
     first = runs[0]
     encodings = first.task.encode(first.tokenizer, examples, offsets=True)
     config = first.checkpoints[-1].config
-    probabilities = torch.zeros(len(examples), len(first.label2id), dtype=torch.float64)
-    for run, kept in zip(runs, models, strict=True):
-        logits = _predict(run, kept.load(run.checkpoints[-1]), encodings)
-        probabilities += torch.softmax(logits.double(), dim=1) / len(runs)
-    predicted = probabilities.argmax(dim=1).tolist()
+    probabilities = _probabilities(runs, models, encodings) if judge or labels is None else None
+    predicted: list[int] = [] if probabilities is None else probabilities.argmax(dim=1).tolist()
     targets = predicted
     if labels is not None:
         if len(labels) != len(examples):
@@ -81,20 +98,31 @@ def settle(
         targets = first.task.targets(labels, config, where=queries.name)
     names = first.id2label
     made = [
-        Query(
-            example=example,
-            encoding=encoding,
-            label=names[target],
-            given=labels is not None,
+        Query(example, encoding, names[target], labels is not None, None, math.nan, math.nan)
+        for example, encoding, target in zip(examples, encodings, targets, strict=True)
+    ]
+    if probabilities is None:
+        return made, targets
+    return [
+        replace(
+            query,
             predicted=names[best],
             probability=float(row[best]),
             loss=-math.log(max(float(row[target]), 1e-300)),
         )
-        for example, encoding, target, best, row in zip(
-            examples, encodings, targets, predicted, probabilities, strict=True
-        )
-    ]
-    return made, targets
+        for query, target, best, row in zip(made, targets, predicted, probabilities, strict=True)
+    ], targets
+
+
+def _probabilities(
+    runs: Sequence[Run], models: Sequence[Models], encodings: Sequence[Encoding]
+) -> Float64[torch.Tensor, "n c"]:
+    """What the runs' last checkpoints say, on average."""
+    total = torch.zeros(len(encodings), len(runs[0].label2id), dtype=torch.float64)
+    for run, kept in zip(runs, models, strict=True):
+        logits = _predict(run, kept.load(run.checkpoints[-1]), encodings)
+        total += torch.softmax(logits.double(), dim=1) / len(runs)
+    return total
 
 
 def query_gradients(
