@@ -7,6 +7,7 @@ command's own module, which knows its options, is imported when the command is r
 from __future__ import annotations
 
 import errno
+import time
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated, Any
@@ -19,6 +20,8 @@ from headwater.cli.console import print_error, quiet
 from headwater.errors import HeadwaterError, UsageError
 
 INTERRUPTED = 130
+BEGUN = "headwater.begun"
+"""Where a context's `meta` says when the command was called (time.monotonic())."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. What the user can mend is one line; anything else is a bug and keeps its traceback."""
+        ctx.meta[BEGUN] = time.monotonic()  # importing a command takes seconds, too
         with quiet():
             try:
                 return super().invoke(ctx)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headwater.cli.app import BEGUN
 from headwater.cli.console import answers, asides, print_json
 from headwater.cli.options import Flag, Given, Json, examples, flags_of, takes
 from headwater.cli.places import COLUMN_FLAGS, PLAIN_FLAGS, RunPlace, columns_of, open_run
@@ -46,6 +47,7 @@ app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 )
 @takes(settings=_SETTINGS, columns=_FILE, plain=PLAIN_FLAGS)
 def evaluate(
+    context: typer.Context,
     run: RunPlace,
     *,
     methods: Annotated[
@@ -61,7 +63,7 @@ def evaluate(
         list[str] | None,
         grading(
             metavar="NAME=FILE.npy",
-            help="Grade scores of another tool: [queries, rows], positive for a row that helped. Repeat for several.",
+            help="Grade scores of another tool: \\[queries, rows], positive for a row that helped. Repeat for several.",
         ),
     ] = None,
     metrics: Annotated[
@@ -111,6 +113,7 @@ def evaluate(
         budget=budget,
         scores=_named(scores or []),
         others=[open_run(place, {}) for place in other or []],
+        begun=context.meta.get(BEGUN),
         command=shlex.join(["headwater", *sys.argv[1:]]),
         **_told(settings),
     )

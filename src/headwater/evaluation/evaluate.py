@@ -50,6 +50,7 @@ def evaluate(
     budget: str | float | None = None,
     scores: Mapping[str, Any] | None = None,
     others: Sequence[Run] = (),
+    begun: float | None = None,
     command: str | None = None,
     show: bool | None = None,
     **settings: Any,
@@ -61,12 +62,13 @@ def evaluate(
     queries: a Corpus, a file with the run's columns, or how many rows to draw of the run's evaluation rows; their
     labels are what is explained. budget: seconds, or "10m"; None takes as long as it takes. scores: matrices of other
     tools, [queries, rows], positive for proponents, or paths of .npy files. others: runs of the same training with
-    other seeds, for stability. settings: those of `EvaluateSettings`.
+    other seeds, for stability. begun: when the budget began to run (time.monotonic()), if not now. settings: those of
+    `EvaluateSettings`.
 
     Raises UsageError where something does not fit or the budget is too small: it says what the least is; and what
     `Index.build`, `RetrainBank` and the metrics raise.
     """
-    started = time.monotonic()
+    started = time.monotonic() if begun is None else begun
     chosen = make_settings(settings)
     names = chosen_metrics(metrics, labels=chosen.noise_column is not None, runs=bool(others))
     asked, candidates = _prepared(run, methods, queries, Path(out), scores or {}, chosen)
@@ -90,7 +92,7 @@ def evaluate(
         costs=tuple(one.cost for one in scored),
         used=tuple(used),
         retrains=retrains,
-        retrain_seconds=retraining.rows * retraining.seconds_a_row if retraining.metrics else None,
+        retrain_seconds=retraining.seconds_each(),
         seconds=time.monotonic() - started,
         forecast=told,
         settings={**chosen.to_dict(), "budget_seconds": clock.budget, "metrics": order},

@@ -26,6 +26,9 @@ from headwater.evaluation.retraining import Retraining
 from headwater.evaluation.scoring import Scored
 from headwater.evaluation.settings import EvaluateSettings
 
+_FEW = 30  # subsets; of fewer, a correlation is mostly luck
+_DRAWN = "Only {} subsets: others would give other values, and the interval, drawn over queries, does not say how far."
+
 
 def retrained_columns(
     retraining: Retraining,
@@ -93,8 +96,13 @@ def _lds_columns(retraining: Retraining, scored: Sequence[Scored], done: int) ->
     try:
         limit = ceiling(outputs, seed=settings.seed) if seeds > 1 else None
         column = replace(column, ceiling=None if limit is None else limit.to_dict())
+        notes = [] if done >= _FEW else [_DRAWN.format(done)]
         made = graded(
-            column, scored, lambda one: lds(one.scores, masks, outputs, measure=settings.measure), seed=settings.seed
+            column,
+            scored,
+            lambda one: lds(one.scores, masks, outputs, measure=settings.measure),
+            seed=settings.seed,
+            notes=notes,
         )
     except HeadwaterError as error:
         return [empty(column, scored, str(error))]

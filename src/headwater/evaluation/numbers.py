@@ -33,3 +33,9 @@ def size(count: float | None) -> str:
             return f"{count:.1f} {unit}" if count < 9.95 and unit != "B" else f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
+
+
+def counted(count: int, name: str) -> str:
+    """A count and its noun: 1 query, 20 queries."""
+    plural = f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+    return f"{count:,} {name if count == 1 else plural}"

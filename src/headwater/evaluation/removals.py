@@ -20,6 +20,7 @@ from headwater.evaluation.columns import Column, Graded, graded, result
 from headwater.evaluation.metrics import deletion, qld
 from headwater.evaluation.metrics.bootstrap import band
 from headwater.evaluation.metrics.leave_one_out import effects, leave_one_out
+from headwater.evaluation.numbers import counted
 from headwater.evaluation.plan import Removals, RowSet
 from headwater.evaluation.result import Result
 from headwater.evaluation.scoring import Scored
@@ -125,9 +126,8 @@ def qld_column(scored: Sequence[Scored], seen: Seen, queries: int, settings: Eva
     control = deletion.gather_random(drawn, losses, sets=seen.sets)
     about = "how much more the loss rises without each query's top rows than without as many random rows, in nats"
     gone = drawn.grid[0]
-    protocol = (
-        f"{gone:,} of {rows:,} rows removed, {_seeds(settings)}, {settings.draws} random draws, {queries:,} queries"
-    )
+    protocol = f"{gone:,} of {rows:,} rows removed, {_seeds(settings)}, {counted(settings.draws, 'random draw')}"
+    protocol += f", {counted(queries, 'query')}"
 
     def values(one: Scored) -> Values:
         if one.candidate.label == CONTROL:
@@ -184,9 +184,8 @@ def _area(side: str, name: str, grid: Sequence[int], queries: int, seen: Seen, s
     which, good = ("highest", "lower") if side == "+" else ("lowest", "higher")
     better: Literal["higher", "lower"] = "lower" if good == "lower" else "higher"
     points = ", ".join(f"{k:,}" for k in grid)
-    protocol = (
-        f"without {points} rows, {_seeds(settings)}, {queries:,} queries; control: {settings.draws} random removals"
-    )
+    control = counted(settings.draws, "random removal")
+    protocol = f"without {points} rows, {_seeds(settings)}, {counted(queries, 'query')}; control: {control}"
     about = f"change of the {name} after retraining without the {which}-scored rows, mean over the grid"
     return Column(f"del{side} {name}", "deletion", better, protocol, about)
 
@@ -227,8 +226,7 @@ def _bands(
 
 
 def _seeds(settings: EvaluateSettings) -> str:
-    count = settings.seeds
-    return f"{count} seed{'s' if count > 1 else ''} ({settings.first_weights} first weights)"
+    return f"{counted(settings.seeds, 'seed')} ({settings.first_weights} first weights)"
 
 
 def _noted(one: Result, notes: dict[str, str]) -> Result:

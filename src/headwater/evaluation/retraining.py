@@ -13,6 +13,7 @@ from functools import cached_property
 
 from headwater.evaluation.bank import RetrainBank, remove
 from headwater.evaluation.bank.fill import Pace, usual_processes
+from headwater.evaluation.bank.manifest import read_times
 from headwater.evaluation.columns import Metric
 from headwater.evaluation.plan import Removals, RowSet, Wish
 from headwater.evaluation.removals import most_sets
@@ -75,6 +76,14 @@ class Retraining:
             if float(Pace.of(bank).seconds_a_row or 0.0) * self.rows < _QUICK:  # the first one is the slowest
                 bank.fill(processes=1, only=items[:3], show=False)
         return float(Pace.of(bank).seconds_a_row or 0.0)
+
+    def seconds_each(self) -> float | None:
+        """What a retraining took in the mean, whatever its rows; None where none was needed."""
+        needs = {metric.need for metric in self.metrics}
+        banks = [self.drawn] if "subsets" in needs else []
+        banks += [self.named] if "removals" in needs else []
+        times = [seconds for bank in banks for seconds in read_times(bank.folder).values()]
+        return sum(times) / len(times) if times else None
 
     def processes(self, seconds: float) -> int:
         """How many processes so much work is shared by."""

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from headwater.evaluation.columns import Graded
 from headwater.evaluation.evaluation import Evaluation
-from headwater.evaluation.numbers import duration, number, size
+from headwater.evaluation.numbers import counted, duration, number, size
 from headwater.evaluation.result import Result
 
 _ARROWS = {"higher": "↑", "lower": "↓", "": ""}
@@ -84,11 +84,14 @@ def _told(evaluation: Evaluation) -> Iterator[str]:
         if one.column.main and one.column.protocol and line not in said:
             said.add(line)
             yield line
-        if all(math.isnan(result.value) for result in one.results):
-            yield from dict.fromkeys(f"{one.column.name}: {note}" for result in one.results for note in result.notes)
+        for note in dict.fromkeys(note for result in one.results for note in result.notes):
+            everyone = one.column.main and all(note in result.notes for result in one.results)
+            if everyone and note not in said:
+                said.add(note)
+                yield f"{one.column.name}: {note}"
     for used in evaluation.used:
         yield f"{used.metric}: {used.used:,} of {used.wished:,} {used.unit} wished for, {used.retrains:,} retrainings."
     each = "" if evaluation.retrain_seconds is None else f" of {duration(evaluation.retrain_seconds)}"
     retrains = f"{evaluation.retrains:,} retrainings{each}, " if evaluation.retrains else ""
     took = f"{retrains}{duration(evaluation.seconds)} in all"
-    yield f"{evaluation.queries:,} queries, {took}; 95% intervals over queries."
+    yield f"{counted(evaluation.queries, 'query')}, {took}; 95% intervals over queries."

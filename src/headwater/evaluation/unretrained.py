@@ -17,6 +17,7 @@ from headwater.evaluation.metrics.hubness import hubness
 from headwater.evaluation.metrics.label_noise import auc_ndr, mislabel_auc, ndr
 from headwater.evaluation.metrics.stability import stability, top_overlap
 from headwater.evaluation.metrics.tail_patch import TailPatch, tail_patch
+from headwater.evaluation.numbers import counted
 from headwater.evaluation.scoring import Asked, Scored
 from headwater.evaluation.settings import EvaluateSettings
 from headwater.files import canonical_json, digest, read_json, write_json
@@ -79,7 +80,7 @@ def hubness_column(scored: Sequence[Scored], settings: EvaluateSettings) -> Grad
     queries, rows = scored[0].scores.shape
     k = min(settings.k, rows)
     about = f"different rows in the top-{k} lists of all queries, as a share of what random lists have; 1: no hubs"
-    column = Column("distinct rows", "hubness", "", f"top {k} of {rows:,} rows, {queries:,} queries", about)
+    column = Column("distinct rows", "hubness", "", f"top {k} of {rows:,} rows, {counted(queries, 'query')}", about)
     results = []
     for one in scored:
         found = hubness(one.scores, k=k, seed=settings.seed)
@@ -134,9 +135,8 @@ def tail_patch_columns(
         return [empty(Column("tail-patch", "tail-patch", better, "", about), scored, str(error))]  # type: ignore[arg-type]
     first = next(iter(found.values()))
     state = "its state" if first["resumed"] else "no state (it was not kept)"
-    protocol = (
-        f"one step of the run's optimizer, with {state}, from the last checkpoint; top {k} rows, {count:,} queries"
-    )
+    step = f"one step of the run's optimizer, with {state}, from the last checkpoint"
+    protocol = f"{step}; top {k} rows, {counted(count, 'query')}"
     columns = [
         Column("tail-patch", "tail-patch", "higher", protocol, about, main=classes),
         Column("tail-patch log", "tail-patch", "higher", protocol, logs, main=not classes),
