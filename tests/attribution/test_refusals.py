@@ -4,6 +4,7 @@ import random
 import resource
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -176,22 +177,22 @@ def test_a_model_that_diverged_is_refused_and_leaves_no_manifest(
     assert not (tmp_path / "index" / "manifest.json").exists() and not list((tmp_path / "index").rglob("*.part"))
 
 
-@pytest.fixture
+@contextmanager
 def little_room() -> Iterator[None]:
-    """No file can grow beyond 9 kB, as on a disk that is almost full."""
+    """No file can grow beyond 9 kB, as on a disk that is almost full; pytest's own log must find room again after it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_file_that_finds_no_room_is_an_error_and_leaves_nothing(
-    run: hw.Run, index: hw.Index, tmp_path: Path, little_room: None
-) -> None:
-    with pytest.raises(HeadwaterError, match=r"s\.npy"):
+def test_a_file_that_finds_no_room_is_an_error_and_leaves_nothing(run: hw.Run, index: hw.Index, tmp_path: Path) -> None:
+    with little_room(), pytest.raises(HeadwaterError, match=r"s\.npy"):
         index.scores(["the heron"] * 400, ["good"] * 400, out=tmp_path / "s.npy")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(HeadwaterError, match=r"\.safetensors"):
+    with little_room(), pytest.raises(HeadwaterError, match=r"\.safetensors"):
         hw.Index.build(run, tmp_path / "index", dtype="float32")
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".part", ".safetensors")]
     with pytest.raises(StoreError, match="unfinished"):
