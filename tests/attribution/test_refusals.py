@@ -179,7 +179,7 @@ def test_a_model_that_diverged_is_refused_and_leaves_no_manifest(
 
 @contextmanager
 def little_room() -> Iterator[None]:
-    """No file can grow beyond 9 kB, as on a disk that is almost full; pytest's own log must find room again after it."""
+    """No file can grow beyond 9 kB, as on a disk that is almost full. It ends before pytest writes to its log."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, hard))
     try:
