@@ -38,10 +38,10 @@ from headwater.gradients.layers.optimizer import adam_states
 from headwater.methods import LayerSpan, Scale
 from headwater.progress import progress_bar
 from headwater.runs import Checkpoint, Run
-from headwater.runs.rates import RateLog
 from headwater.store import Dtype, RowRange, StoredCheckpoint
 from headwater.store.columns import Column
 from headwater.store.rows import RowManifest, RowStore, build_rows
+from headwater.training.trained import rates_of
 
 FOLDER = "layers"
 KIND = "layer-gradients"
@@ -193,13 +193,13 @@ def moments_of(run: Run, checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 def optimizer_names(run: Run) -> list[list[str]]:
     """Return the parameter names of each optimizer group, which Recorder wrote down. Raises UsageError."""
-    path = run.folder / "headwater" / "rates.json"
-    if not path.is_file():
+    log = rates_of(run)
+    if log is None:
         raise UsageError(
             f"{run.folder}: second moments need the optimizer's order of parameters, which only hw.Recorder (or "
             "`headwater train`) writes down. Choose a method or option without them."
         )
-    return RateLog.read(path).parameters
+    return log.parameters
 
 
 @dataclass(frozen=True)

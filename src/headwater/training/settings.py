@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +138,3 @@ def _on_cpu(settings: TrainSettings) -> bool:
     if settings.bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UsageError("bf16: this GPU does not compute in bfloat16. Leave it out.")
     return False
-
-
-def help_of(name: str) -> str:
-    """Return the sentence that `--help` shows for a setting."""
-    return next(str(f.metadata["help"]) for f in fields(TrainSettings) if f.name == name)
