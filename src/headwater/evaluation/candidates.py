@@ -14,6 +14,7 @@ from jaxtyping import Float32
 
 from headwater.errors import UsageError
 from headwater.files import canonical_json
+from headwater.gradients.layers import Projector
 from headwater.methods import Method, get_method
 from headwater.runs import Run, text_task
 
@@ -30,6 +31,10 @@ class Candidate:
     method: str | None
     options: Mapping[str, Any] = field(default_factory=dict)
     scores: Float32[np.ndarray, "queries rows"] | None = None
+    indexed: str | None = None
+    """The layers of the set that it reads, where that shall hold more than its own."""
+    projector: Projector | None = None
+    """How that set is projected; None: as the method's usually is."""
 
     @classmethod
     def parse(cls, text: str) -> Candidate:
@@ -46,13 +51,14 @@ class Candidate:
 
     @property
     def layers(self) -> str | None:
-        """The layers that it was told to read."""
-        return self.options.get("layers")
+        """The layers of the set that it reads, if it was told."""
+        return self.indexed or self.options.get("layers")
 
     @property
     def identity(self) -> str:
         """What its scores depend on, beside run and queries."""
-        return canonical_json({"method": self.method, "options": dict(self.options)})
+        projected = {} if self.projector is None else {"projector": self.projector.to_json()}
+        return canonical_json({"method": self.method, "options": dict(self.options), **projected})
 
     @property
     def slug(self) -> str:

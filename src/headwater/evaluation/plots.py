@@ -18,24 +18,24 @@ from markupsafe import Markup
 from headwater.evaluation.columns import Graded
 from headwater.evaluation.evaluation import Evaluation
 
-_INK, _SOFT, _LINE = "#010101", "#020202", "#030303"
-_SERIES = ("#0a0101", "#0a0102", "#0a0103", "#0a0104", "#0a0105", "#0a0106", "#0a0107", "#0a0108")
-_COLOURS = {_INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)"} | {
-    stand_in: f"var(--series-{number})" for number, stand_in in enumerate(_SERIES)
+INK, SOFT, _LINE = "#010101", "#020202", "#030303"
+SERIES = ("#0a0101", "#0a0102", "#0a0103", "#0a0104", "#0a0105", "#0a0106", "#0a0107", "#0a0108")
+_COLOURS = {INK: "var(--ink)", SOFT: "var(--soft)", _LINE: "var(--line)"} | {
+    stand_in: f"var(--series-{number})" for number, stand_in in enumerate(SERIES)
 }
-_MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 _WIDTH = 7.2  # inches of a whole column of the page
 _SETTINGS: Any = {
     "svg.hashsalt": "headwater",
     "svg.fonttype": "none",
     "font.size": 10,
     "font.family": "sans-serif",
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
     "axes.edgecolor": _LINE,
-    "xtick.color": _SOFT,
-    "ytick.color": _SOFT,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -61,22 +61,22 @@ def values_plot(evaluation: Evaluation, one: Graded, number: int) -> Markup:
         known = sorted(known, key=lambda result: result.value, reverse=one.column.better == "lower")
     else:
         known = known[::-1]
-    figure, axes = _figure(0.75 + 0.3 * len(known))
+    figure, axes = new_figure(0.75 + 0.3 * len(known))
     for place, result in enumerate(known):
         colour = _colour(evaluation, result.method)
         if not math.isnan(result.low):
             axes.plot([result.low, result.high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt")
         axes.plot([result.value], [place], _mark(evaluation, result.method), color=colour, markersize=7)
-    axes.set_yticks(range(len(known)), [result.method for result in known], color=_INK)
+    axes.set_yticks(range(len(known)), [result.method for result in known], color=INK)
     axes.set_ylim(-0.6, len(known) - 0.4)
     axes.grid(axis="y", visible=False)
     _zero(axes)
     highest = (one.column.ceiling or {}).get("highest")
     if highest is not None and one.column.name == "lds":
-        axes.axvline(highest, color=_INK, linewidth=1, linestyle="--")
-        axes.text(highest, len(known) - 0.4, " noise ceiling", color=_SOFT, fontsize=9, va="bottom", ha="center")
+        axes.axvline(highest, color=INK, linewidth=1, linestyle="--")
+        axes.text(highest, len(known) - 0.4, " noise ceiling", color=SOFT, fontsize=9, va="bottom", ha="center")
     axes.set_xlabel(one.column.name)
-    return _svg(figure, f"v{number}")
+    return page_svg(figure, f"v{number}")
 
 
 def cost_plot(evaluation: Evaluation, one: Graded, number: int) -> Markup:
@@ -88,7 +88,7 @@ def cost_plot(evaluation: Evaluation, one: Graded, number: int) -> Markup:
             points.append((max(cost.index_seconds + cost.score_seconds, 1e-3), result))
     if len(points) < 2:
         return Markup("")
-    figure, axes = _figure(3.2)
+    figure, axes = new_figure(3.2)
     for seconds, result in points:
         colour = _colour(evaluation, result.method)
         if not math.isnan(result.low):
@@ -103,30 +103,31 @@ def cost_plot(evaluation: Evaluation, one: Graded, number: int) -> Markup:
     axes.set_xlabel("seconds to index and to score all queries")
     axes.set_ylabel(one.column.name)
     _legend(axes)
-    return _svg(figure, f"c{number}")
+    return page_svg(figure, f"c{number}")
 
 
 def curve_plot(evaluation: Evaluation, name: str, number: int) -> Markup:
     """A deletion curve: what came of removing more and more rows."""
     told = evaluation.curves[name]
-    figure, axes = _figure(3.2)
+    figure, axes = new_figure(3.2)
     for label, line in told["methods"].items():
         if any(value is None for value in line["mean"]):
             continue
         colour = _colour(evaluation, label)
         if all(value is not None for value in line["low"]):
             axes.fill_between(told["k"], line["low"], line["high"], color=colour, alpha=0.12, linewidth=0)
-        style = _STYLES[_place(evaluation, label) % len(_STYLES)]
+        style = STYLES[_place(evaluation, label) % len(STYLES)]
         axes.plot(told["k"], line["mean"], color=colour, linestyle=style, marker=_mark(evaluation, label),
                   markersize=4, label=label)  # fmt: skip
-    axes.axhline(0, color=_SOFT, linewidth=0.8)
+    axes.axhline(0, color=SOFT, linewidth=0.8)
     axes.set_xlabel("rows removed")
     axes.set_ylabel(name)
     _legend(axes)
-    return _svg(figure, f"d{number}")
+    return page_svg(figure, f"d{number}")
 
 
-def _figure(height: float) -> tuple[Any, Any]:
+def new_figure(height: float) -> tuple[Any, Any]:
+    """A figure as wide as the page, `height` inches high, and its axes."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -135,7 +136,8 @@ def _figure(height: float) -> tuple[Any, Any]:
         return figure, figure.subplots()
 
 
-def _svg(figure: Any, prefix: str) -> Markup:
+def page_svg(figure: Any, prefix: str) -> Markup:
+    """Draw a figure for the page; `prefix` tells its ids from those of the other plots."""
     from matplotlib import rc_context
 
     file = io.StringIO()
@@ -161,11 +163,11 @@ def _of_the_page(svg: str, prefix: str) -> str:
 def _zero(axes: Any) -> None:
     low, high = axes.get_xlim()
     if low < 0 < high:
-        axes.axvline(0, color=_SOFT, linewidth=0.8)
+        axes.axvline(0, color=SOFT, linewidth=0.8)
 
 
 def _legend(axes: Any) -> None:
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, frameon=False, labelcolor=_INK)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9, frameon=False, labelcolor=INK)
 
 
 def _place(evaluation: Evaluation, method: str) -> int:
@@ -174,8 +176,8 @@ def _place(evaluation: Evaluation, method: str) -> int:
 
 
 def _colour(evaluation: Evaluation, method: str) -> str:
-    return _SERIES[_place(evaluation, method) % len(_SERIES)]
+    return SERIES[_place(evaluation, method) % len(SERIES)]
 
 
 def _mark(evaluation: Evaluation, method: str) -> str:
-    return _MARKS[_place(evaluation, method) // len(_SERIES) % len(_MARKS)]
+    return MARKS[_place(evaluation, method) // len(SERIES) % len(MARKS)]

@@ -21,7 +21,7 @@ from jaxtyping import Float32
 
 from headwater.attribution.build import stored
 from headwater.attribution.index import Index
-from headwater.attribution.layer_sets import layer_spec
+from headwater.attribution.layer_sets import LayerSpec, layer_spec
 from headwater.errors import HeadwaterError
 from headwater.evaluation.candidates import Candidate
 from headwater.files import canonical_json, digest, read_json, write_json
@@ -91,7 +91,7 @@ class Asked:
             return None
         name: str = method.need
         if method.need == "layers":
-            name = _spec(self.run, method, candidate.layers).folder.replace("/", "-")
+            name = _spec(self.run, method, candidate).folder.replace("/", "-")
         return self.folder / "index" / name
 
     def known(self, candidate: Candidate) -> Scored | None:
@@ -137,7 +137,7 @@ class Asked:
             return Index.of(self.run), 0.0
         times = folder.with_name(folder.name + ".json")
         started = time.monotonic()
-        index = Index.build(self.run, folder, method=str(candidate.method), layers=_layers(candidate), show=show)
+        index = _build(self.run, folder, candidate, show)
         took = time.monotonic() - started
         key = digest([self.key, folder.name])
         known = read_json(times) if times.is_file() else {}
@@ -182,7 +182,7 @@ def _probe(asked: Asked, candidate: Candidate) -> float:
         some = replace(asked.run, corpus=corpus.take(rows))
         with tempfile.TemporaryDirectory(prefix="headwater-") as folder:
             started = time.monotonic()
-            Index.build(some, folder, method=str(candidate.method), layers=_layers(candidate), show=False)
+            _build(some, Path(folder), candidate, False)
             seconds.append(time.monotonic() - started)
     small, large = _PROBED
     a_row = max(seconds[1] - seconds[0], 0.0) / (large - small)
@@ -194,12 +194,17 @@ def _tiny(run: Run) -> float:
     return 0.1 * len(run.checkpoints)
 
 
-def _spec(run: Run, method: Method, layers: str | None) -> Any:
-    return layer_spec(run, layers, default=method.layers, tied="separate", projector=None, scale=method.scale)
+def _spec(run: Run, method: Method, candidate: Candidate) -> LayerSpec:
+    projector = candidate.projector
+    return layer_spec(
+        run, candidate.layers, default=method.layers, tied="separate", projector=projector, scale=method.scale
+    )
 
 
-def _layers(candidate: Candidate) -> str | None:
-    return candidate.layers if get_method(str(candidate.method)).need == "layers" else None
+def _build(run: Run, folder: Path, candidate: Candidate, show: bool | None) -> Index:
+    method = get_method(str(candidate.method))
+    asked = {"layers": candidate.layers, "projector": candidate.projector} if method.need == "layers" else {}
+    return Index.build(run, folder, method=method.name, show=show, **asked)  # type: ignore[arg-type]
 
 
 def _list(labels: Sequence[Label] | None) -> list[Any] | None:

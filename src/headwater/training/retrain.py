@@ -19,7 +19,7 @@ from headwater.runs.task import corpus_targets
 from headwater.training.fit import fit
 from headwater.training.guard import guarded
 from headwater.training.train import refuse_occupied
-from headwater.training.trained import only_trained
+from headwater.training.trained import freeze, only_trained
 
 
 @overload
@@ -29,6 +29,7 @@ def retrain(
     corpus: Corpus | None = None,
     rows: Sequence[int] | None = None,
     seed: int | None = None,
+    frozen: Sequence[str] = (),
     out: None = None,
     callbacks: Sequence[TrainerCallback] = (),
     title: str = "retraining",
@@ -43,6 +44,7 @@ def retrain(
     corpus: Corpus | None = None,
     rows: Sequence[int] | None = None,
     seed: int | None = None,
+    frozen: Sequence[str] = (),
     out: str | Path,
     callbacks: Sequence[TrainerCallback] = (),
     title: str = "retraining",
@@ -56,6 +58,7 @@ def retrain(
     corpus: Corpus | None = None,
     rows: Sequence[int] | None = None,
     seed: int | None = None,
+    frozen: Sequence[str] = (),
     out: str | Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
     title: str = "retraining",
@@ -65,8 +68,9 @@ def retrain(
 
     With nothing but `run` it ends in the run's last checkpoint, bit for bit (same machine, same versions). Fewer
     rows keep the number of epochs, so they take fewer steps. `seed` changes the order of the rows and dropout, not
-    the initial weights. Without `out` nothing stays on disk and the trained model comes back, in evaluation mode;
-    with it, the new Run that is written there. `callbacks` are Trainer's.
+    the initial weights; what `frozen` names (as `TrainSettings.freeze` does) stays as it is too. Without `out` nothing
+    stays on disk and the trained model comes back, in evaluation mode; with it, the new Run that is written there.
+    `callbacks` are Trainer's.
 
     Raises RunError when the run has no recipe or `out` is not empty, DataError for labels the model does not know.
     """
@@ -77,6 +81,7 @@ def retrain(
     tokenizer = load_tokenizer(recipe.initial)
     model = load_model(recipe.initial, run.task.auto, merge=False)  # of an adapter, the adapter is what is trained
     only_trained(model, run)
+    freeze(model, frozen)
     targets = corpus_targets(run.task, chosen, model.config)
     if out is None:
         with TemporaryDirectory(prefix="headwater-") as folder:
