@@ -128,12 +128,18 @@ def curve_plot(evaluation: Evaluation, name: str, number: int) -> Markup:
 
 def new_figure(height: float) -> tuple[Any, Any]:
     """A figure as wide as the page, `height` inches high, and its axes."""
+    figure, every = new_figures(height, 1)
+    return figure, every[0]
+
+
+def new_figures(height: float, count: int) -> tuple[Any, list[Any]]:
+    """A figure with `count` axes side by side, which share what they measure."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     with rc_context(_SETTINGS):
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        return figure, figure.subplots()
+        return figure, list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
 
 
 def page_svg(figure: Any, prefix: str) -> Markup:

@@ -27,7 +27,7 @@ _SECTIONS = dict.fromkeys(("ndr", "auc-ndr", "mislabel"), "wrong labels")
 
 def render_page(evaluation: Evaluation, *, title: str | None = None, command: str | None = None) -> str:
     """Draw the page; `command` is what makes it again."""
-    page = _environment().get_template("evaluation.html.j2")
+    page = page_templates().get_template("evaluation.html.j2")
     return page.render(
         evaluation=evaluation,
         title=title or f"Which method should I believe? · {evaluation.run['name']}",
@@ -35,7 +35,7 @@ def render_page(evaluation: Evaluation, *, title: str | None = None, command: st
         retrains=evaluation.retrains,
         command=command,
         settings=[(name.replace("_", " "), _plain(value)) for name, value in evaluation.settings.items()],
-        style=_style(),
+        style=page_style(),
         plots=has_plots(),
         version=headwater_version(),
     )
@@ -96,7 +96,8 @@ def _notes(columns: list[Graded]) -> list[tuple[str, str]]:
 
 
 @cache
-def _environment() -> Environment:
+def page_templates() -> Environment:
+    """The templates of an evaluation's pages; all that is not Markup is escaped."""
     environment = Environment(
         loader=FileSystemLoader(_OWN),
         autoescape=True,
@@ -116,7 +117,8 @@ def _environment() -> Environment:
 
 
 @cache
-def _style() -> Markup:
+def page_style() -> Markup:
+    """The style sheet of these pages."""
     sheets = [*(TEMPLATES / name for name in _STYLES), _OWN / "evaluation.css"]
     return Markup("\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets))
 
