@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from headwater.errors import StoreError
@@ -14,7 +15,7 @@ from headwater.errors import StoreError
 
 @contextmanager
 def writer_lock(folder: Path, what: str = "index") -> Iterator[None]:
-    """Hold the folder's writer lock. Raises StoreError, naming the owner, when another process holds it.
+    """Hold the folder's writer lock. Raises StoreError, naming the owner and since when, while another process does.
 
     `what` is what the message calls the folder's content.
     """
@@ -36,7 +37,8 @@ def writer_lock(folder: Path, what: str = "index") -> Iterator[None]:
                 f"{folder}: cannot be locked ({error.strerror}). Choose a folder on a local disk with --out."
             ) from error
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}, since {since},".encode(), 0)
         yield
     finally:
         os.close(handle)

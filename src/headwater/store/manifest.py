@@ -10,7 +10,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args
 
@@ -22,6 +22,9 @@ from headwater.store.postings import Dtype
 NAME = "manifest.json"
 RANGE_ROWS = 4096
 """Rows of one segment. Fixed, so that resuming, appending and distributing all mean: write one more file."""
+
+LATER: Mapping[str, bool] = {"later": True}
+"""Metadata of a field that older manifests do not have: it is left out while it has its default."""
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
@@ -56,7 +59,11 @@ class FileEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents(ABC):
-    """What every kind of store is of. `files` maps paths inside its folder to their entries; empty while unfinished."""
+    """What every kind of store is of. `files` maps paths inside its folder to their entries; empty while unfinished.
+
+    Of a store that grew, `living` names the file that says which stored row each row of the corpus is (see
+    `store.living`); without it they are the same. `place` is the folder, inside the store's, that its segments lie in.
+    """
 
     model: str
     tokenizer: str
@@ -66,6 +73,8 @@ class Contents(ABC):
     built_with: Mapping[str, str]
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     format: int = FORMAT
+    living: str = field(default="", metadata=LATER)
+    place: str = field(default="", metadata=LATER)
 
     @classmethod
     @abstractmethod
@@ -81,7 +90,7 @@ class Contents(ABC):
 
     @property
     def rows(self) -> int:
-        """Return the number of training rows."""
+        """Return the number of stored rows; of a store that grew, dead ones are among them."""
         return self.ranges[-1].stop
 
     @property
@@ -98,7 +107,8 @@ class Contents(ABC):
     def segment_path(self, checkpoint: StoredCheckpoint, rows: RowRange) -> str:
         """Return where the segment of this range and checkpoint lies, relative to the store's folder."""
         name = re.sub(r"[^A-Za-z0-9._-]", "_", checkpoint.name).lstrip("._-") or "checkpoint"
-        return f"segments/{name}-{checkpoint.fingerprint[:8]}/{rows.start:09d}-{rows.stop:09d}.safetensors"
+        segment = f"segments/{name}-{checkpoint.fingerprint[:8]}/{rows.start:09d}-{rows.stop:09d}.safetensors"
+        return f"{self.place}/{segment}" if self.place else segment
 
     def segment_facts(self, checkpoint: StoredCheckpoint, rows: RowRange) -> dict[str, Any]:
         """Return what a segment's header says of itself; equal facts mean that the file need not be built again.
@@ -158,6 +168,9 @@ Kind = TypeVar("Kind", bound=Contents)
 def write_manifest(folder: Path, manifest: Contents) -> None:
     """Write it atomically, with a checksum of itself."""
     values = asdict(manifest)
+    for each in fields(manifest):
+        if "later" in each.metadata and each.default is not MISSING and getattr(manifest, each.name) == each.default:
+            del values[each.name]
     write_json(folder / NAME, {**values, _SUM: digest([canonical_json(values)])})
 
 
@@ -209,7 +222,7 @@ def _fields(raw: dict[str, Any]) -> dict[str, Any]:
 
 def _check_kinds(manifest: Contents) -> None:
     """Raise ValueError for a field that is not of its kind, before anything relies on it."""
-    texts = [manifest.model, manifest.tokenizer]
+    texts = [manifest.model, manifest.tokenizer, manifest.living, manifest.place]
     texts += [rows.digest for rows in manifest.ranges]
     texts += [text for checkpoint in manifest.checkpoints for text in (checkpoint.name, checkpoint.fingerprint)]
     texts += [entry.xxh3 for entry in manifest.files.values()]
@@ -242,3 +255,5 @@ def _check(path: Path, manifest: Contents) -> None:
     for rows, checkpoint in manifest.segments():
         if manifest.segment_path(checkpoint, rows) not in manifest.files:
             raise StoreError(f"{path}: lacks a segment of {checkpoint.name}: damaged manifest. {_AGAIN}")
+    if manifest.living and manifest.living not in manifest.files:
+        raise StoreError(f"{path}: lacks its list of living rows: damaged manifest. {_AGAIN}")
