@@ -34,6 +34,8 @@ from headwater.store.segment import open_segment, write_segment
 GradientsOf = Callable[[StoredCheckpoint, RowRange], Iterable[TokenGradients]]
 """Give the token gradients of a range of rows at a checkpoint, whole rows at a time, rows numbered in the corpus."""
 
+Writer = Callable[[Path, StoredCheckpoint, RowRange], None]
+
 
 def build_store(
     folder: Path,
@@ -45,20 +47,28 @@ def build_store(
 ) -> Manifest:
     """Write every segment of token gradients of `plan` that is not there yet, and the manifest (see `build_files`)."""
 
+    write = segment_writer(plan, gradients_of)
+    return build_files(folder, plan, write, lambda path, _: open_segment(path), others=others, kept=kept)
+
+
+def segment_writer(plan: Manifest, gradients_of: GradientsOf) -> Writer:
+    """Return what writes one segment of token gradients of `plan`, whole or not at all."""
+
     def write(path: Path, checkpoint: StoredCheckpoint, rows: RowRange) -> None:
         blocks = (
             encode_block(gradients, dtype=plan.dtype, special=plan.special_tokens, max_words=plan.max_words)
             for gradients in gradients_of(checkpoint, rows)
         )
-        write_segment(path, blocks, first_row=rows.start, facts=plan.segment_facts(checkpoint, rows))
+        facts = plan.segment_facts(checkpoint, rows)
+        write_segment(path, blocks, first_row=rows.start, facts=facts, energy=plan.energy)
 
-    return build_files(folder, plan, write, lambda path, _: open_segment(path), others=others, kept=kept)
+    return write
 
 
 def build_files(
     folder: Path,
     plan: Kind,
-    write: Callable[[Path, StoredCheckpoint, RowRange], None],
+    write: Writer,
     check: Callable[[Path, RowRange], object],
     *,
     others: Mapping[str, Callable[[Path], None]],
@@ -73,26 +83,26 @@ def build_files(
     """
     with writer_lock(folder):
         remove_leftovers(folder)
-        _check_models(folder, plan)
+        check_models(folder, plan)
         known = _known_files(folder, type(plan))
         files: dict[str, FileEntry] = {}
         for name, write_other in others.items():
             if (folder / name).exists():
                 _check_bytes(folder / name, known.get(name))
             write_other(folder / name)
-            files[name] = _entry(folder / name)
+            files[name] = entry_of(folder / name)
         for rows, checkpoint in plan.segments():
             name = plan.segment_path(checkpoint, rows)
             path = folder / name
             remove_leftovers(path.parent)
             if path.exists():
-                _check_same(path, plan.segment_facts(checkpoint, rows))
+                check_same(path, plan.segment_facts(checkpoint, rows))
                 check(path, rows)
                 files[name] = _check_bytes(path, known.get(name))
                 kept(rows.stop - rows.start)
             else:
                 write(path, checkpoint, rows)
-                files[name] = _entry(path)
+                files[name] = entry_of(path)
         manifest = plan.with_files(files)
         write_manifest(folder, manifest)
     return manifest
@@ -105,27 +115,34 @@ def built_with(device: str = "cpu") -> dict[str, str]:
     return {"torch": torch.__version__, "device": gpu or cpu}
 
 
-def _entry(path: Path) -> FileEntry:
+def entry_of(path: Path) -> FileEntry:
+    """Return the size and the checksum of a file."""
     return FileEntry(path.stat().st_size, file_digest(path))
 
 
 def _known_files(folder: Path, kind: type[Contents]) -> Mapping[str, FileEntry]:
-    """Return what an earlier build wrote down of its files; nothing where there was none that can be read."""
+    """Return what an earlier build wrote down of its files; nothing where there was none that can be read.
+
+    Raises StoreError where the store has grown since: a plain build would forget the rows that were added.
+    """
     try:
-        return read_contents(folder, kind).files
+        known = read_contents(folder, kind)
     except StoreError:
         return {}
+    if known.living or known.place:
+        raise StoreError(f"{folder}: this index has grown. Give the corpus that it is to have, or use another folder.")
+    return known.files
 
 
 def _check_bytes(path: Path, known: FileEntry | None) -> FileEntry:
     """Refuse to bless damage: a file that an earlier build wrote down must still be what it was."""
-    entry = _entry(path)
+    entry = entry_of(path)
     if known not in (None, entry):
         raise StoreError(f"{path}: its bytes have changed since it was written. {REBUILD}")
     return entry
 
 
-def _check_models(folder: Path, plan: Contents) -> None:
+def check_models(folder: Path, plan: Contents) -> None:
     """Refuse to build beside segments of a checkpoint of the same name but other weights."""
     ours = {(folder / plan.segment_path(checkpoint, plan.ranges[0])).parent for checkpoint in plan.checkpoints}
     names = {_without_fingerprint(place) for place in ours}
@@ -151,11 +168,11 @@ _OF = {
 }
 
 
-def _check_same(path: Path, expected: Mapping[str, Any]) -> None:
+def check_same(path: Path, expected: Mapping[str, Any]) -> None:
     """Refuse to mix: a segment that is there must be exactly what this build would write."""
     facts = read_facts(path)
     for name in unlike(facts, expected):
-        what = _OF.get(name) or f"other options ({_difference(name, facts.get(name), expected[name])})"
+        what = _OF.get(name) or f"other options ({_difference(name, facts.get(name), expected.get(name))})"
         raise StoreError(f"{path}: this segment is of {what}. Build into another folder with --out, or delete it.")
 
 
