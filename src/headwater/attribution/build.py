@@ -145,8 +145,9 @@ def find_run(folder: Path) -> Path:
         raise StoreError(f"{folder}: it is not known of which run this index is: give it, Index.open(path, run=...).")
     try:
         place = (folder / str(read_json(folder / SOURCE)["run"])).resolve()
-    except (HeadwaterError, KeyError, TypeError, ValueError) as error:
+        there = place.exists()
+    except (HeadwaterError, KeyError, TypeError, ValueError, OSError) as error:
         raise StoreError(f"{folder / SOURCE}: damaged ({error}). Give the run: Index.open(path, run=...).") from None
-    if not place.exists():
+    if not there:
         raise StoreError(f"{folder}: its run has moved from {place}. Give it: Index.open(path, run=Run.open(...)).")
     return place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -36,9 +37,10 @@ def writer_lock(folder: Path, what: str = "index") -> Iterator[None]:
             raise StoreError(
                 f"{folder}: cannot be locked ({error.strerror}). Choose a folder on a local disk with --out."
             ) from error
-        os.ftruncate(handle, 0)
         since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}, since {since},".encode(), 0)
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, without its owner's name
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}, since {since},".encode(), 0)
         yield
     finally:
         os.close(handle)

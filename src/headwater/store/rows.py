@@ -22,7 +22,7 @@ from headwater.errors import StoreError
 from headwater.files import canonical_json
 from headwater.store.arrays import Shapes, open_arrays, write_arrays
 from headwater.store.build import build_files
-from headwater.store.check import check_sizes, verify_files
+from headwater.store.check import Mapped, check_sizes, verify_files
 from headwater.store.columns import Column, Picked
 from headwater.store.manifest import Contents, RowRange, StoredCheckpoint, read_contents
 
@@ -98,7 +98,7 @@ class RowStore:
     def __init__(self, folder: Path, manifest: RowManifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._opened: dict[str, dict[str, Tensor]] = {}
+        self._opened: dict[str, tuple[Mapped, dict[str, Tensor]]] = {}
 
     @classmethod
     def open(cls, folder: Path) -> RowStore:
@@ -160,8 +160,11 @@ class RowStore:
     def _arrays(self, checkpoint: StoredCheckpoint, rows: RowRange) -> dict[str, Tensor]:
         name = self.manifest.segment_path(checkpoint, rows)
         if name not in self._opened:
-            self._opened[name] = _open(self.folder / name, self.manifest.shapes(rows))
-        return self._opened[name]
+            arrays = _open(self.folder / name, self.manifest.shapes(rows))
+            self._opened[name] = Mapped.of(self.folder / name), arrays
+        mapped, arrays = self._opened[name]
+        mapped.check()
+        return arrays
 
 
 def _open(path: Path, shapes: Shapes) -> dict[str, Tensor]:
