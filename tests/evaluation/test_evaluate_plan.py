@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater.errors import UsageError
-from headwater.evaluation.plan import Removals, Wish, allot
+from headwater.evaluation.plan import Removals, Wish, allot, counted_once
 from headwater.evaluation.settings import EvaluateSettings, seconds_of
 
 
@@ -51,6 +51,22 @@ def test_units_share_row_sets_and_are_finished_without_a_gap() -> None:
     assert removals.finished({(), (9,), (1,), (2,)}) == 1
     assert removals.finished({(), (9,), (1,), (2,), (3,)}) == 3
     assert removals.finished({(), (1,), (2,), (3,)}) == 0
+
+
+_SETS = st.lists(st.integers(0, 9), max_size=4).map(tuple)
+
+
+@given(
+    st.lists(st.builds(Removals, _SETS, st.lists(_SETS, max_size=5).map(tuple)), min_size=1, max_size=3),
+    st.sets(st.integers(0, 9)),
+    st.data(),
+)
+def test_shared_row_sets_are_counted_once_and_finished_ones_not(
+    parts: list[Removals[int]], done: set[int], data: st.DataObject
+) -> None:
+    units = [data.draw(st.integers(0, len(part.of_unit))) for part in parts]
+    needed = {each for part, count in zip(parts, units, strict=True) for each in part.first(count)}
+    assert counted_once(parts, done)(units) == len(needed - done)
 
 
 @pytest.mark.parametrize(

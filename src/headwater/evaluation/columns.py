@@ -15,7 +15,9 @@ from headwater.evaluation.metrics.bootstrap import Interval, interval
 from headwater.evaluation.result import Result
 from headwater.evaluation.scoring import Scored
 
-Need = Literal["subsets", "removals", "scores", "steps", "labels", "runs"]
+Need = Literal["subsets", "removals", "filter", "scores", "steps", "labels", "facts", "runs"]
+RETRAINED: Sequence[Need] = ("subsets", "removals", "filter")
+"""Needs that retraining meets."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class Metric:
 
     name: str
     need: Need
-    """What beside the scores: retrainings on subsets, retrainings without named rows, nothing, steps of the optimizer,
-    a column that says which labels are wrong, or other runs."""
+    """What beside the scores: retrainings on subsets; without named rows; the same, asked about test rows; nothing;
+    steps of the optimizer; a column that says which labels are wrong; one that names facts; or other runs."""
     unit: str
     """What there is fewer of where the budget is small; "" where it costs no retrainings."""
     least: int
@@ -37,10 +39,13 @@ METRICS = (
     Metric("deletion", "removals", "queries", 1, "retrain without the top (DEL+) or bottom (DEL-) rows of each query"),
     Metric("qld", "removals", "queries", 1, "loss after retraining without the top 1%, against a random 1%"),
     Metric("leave-one-out", "removals", "rows", 3, "correlation with leaving rows out one at a time; for small data"),
+    Metric("groups", "removals", "groups", 3, "correlation with leaving groups of rows out, by a column"),
+    Metric("filtering", "filter", "methods", 1, "accuracy on test rows after removing the 30% of lowest scores"),
     Metric("ndr", "labels", "", 0, "share of the wrong labels among the lowest 30% of rows"),
     Metric("auc-ndr", "labels", "", 0, "area under that curve"),
     Metric("mislabel", "labels", "", 0, "area under the ROC curve of finding wrong labels"),
     Metric("tail-patch", "steps", "", 0, "one more training step on each top row: how much does the target rise?"),
+    Metric("facts", "facts", "", 0, "mrr, hits, recall, precision of rows that state the query's fact, by a column"),
     Metric("hubness", "scores", "", 0, "different rows in the top lists, against as many random lists"),
     Metric("stability", "runs", "", 0, "rank correlation with the scores of other seeds' runs"),
 )
@@ -57,13 +62,16 @@ def get_metric(name: str) -> Metric:
     raise UsageError(f"there is no metric {name!r}.{hint} There are: {', '.join(names)}.")
 
 
-def chosen_metrics(names: Sequence[str] | None, *, labels: bool, runs: bool) -> list[Metric]:
+def chosen_metrics(
+    names: Sequence[str] | None, *, labels: bool, runs: bool, facts: bool = False, groups: bool = False
+) -> list[Metric]:
     """The metrics of these names, each once; None: lds and hubness, and those that what was given allows."""
     if names is not None:
         if not names:
             raise UsageError("no metric named.")
         return [get_metric(name) for name in dict.fromkeys(names)]
-    usual = ["lds", *(["ndr", "auc-ndr", "mislabel"] if labels else []), "hubness", *(["stability"] if runs else [])]
+    usual = ["lds", *(["groups"] if groups else []), *(["ndr", "auc-ndr", "mislabel"] if labels else [])]
+    usual += [*(["facts"] if facts else []), "hubness", *(["stability"] if runs else [])]
     return [get_metric(name) for name in usual]
 
 

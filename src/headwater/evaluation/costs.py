@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from headwater.errors import UsageError
 from headwater.evaluation.candidates import CONTROL, Candidate
@@ -42,7 +43,7 @@ def forecast(retraining: Retraining, candidates: Sequence[Candidate], clock: Clo
     """Say what all of it costs. Raises UsageError where not even the least fits."""
     settings, methods = retraining.settings, sum(one.label != CONTROL for one in candidates)
     guesses = retraining.guesses(methods)
-    least = sum(wish.cost(min(wish.least, wish.most)) for wish in guesses)
+    least = retraining.least(guesses)
     if settings.retrains is not None and settings.retrains < least:
         each = ", ".join(f"{wish.metric} {wish.cost(min(wish.least, wish.most)):,.0f}" for wish in guesses)
         raise UsageError(f"retrains {settings.retrains:,}: the least is {least:,.0f} ({each}).")
@@ -75,7 +76,7 @@ def forecast(retraining: Retraining, candidates: Sequence[Candidate], clock: Clo
 
 
 def retrain_within(
-    retraining: Retraining, removals: Mapping[str, Removals], clock: Clock, show: bool | None
+    retraining: Retraining, removals: Mapping[str, Removals[Any]], clock: Clock, show: bool | None
 ) -> tuple[list[Wish], dict[str, int]]:
     """Plan and retrain; where that went quicker than was thought, plan and retrain once more, and again."""
     wishes, units = _planned(retraining, removals, clock)
@@ -91,23 +92,23 @@ def retrain_within(
 
 
 def _planned(
-    retraining: Retraining, removals: Mapping[str, Removals], clock: Clock
+    retraining: Retraining, removals: Mapping[str, Removals[Any]], clock: Clock
 ) -> tuple[list[Wish], dict[str, int]]:
     """Units for each metric: what both the time that is left and the number of retrainings allow."""
     if not retraining.metrics:
         return [], {}
-    wishes = retraining.wishes(removals, seconds=False)
+    wishes, together = retraining.wishes(removals, seconds=False)
     units = [wish.most for wish in wishes]
     cap = retraining.settings.retrains
     if cap is not None:
-        units = allot(wishes, cap)
+        units = allot(wishes, cap, together)
     if clock.left is not None:
-        timed = retraining.wishes(removals, seconds=True)
+        timed, together = retraining.wishes(removals, seconds=True)
         capped = [replace(wish, costs=wish.costs[: count + 1]) for wish, count in zip(timed, units, strict=True)]
-        processes = retraining.processes(sum(wish.cost(wish.most) for wish in capped))
+        processes = retraining.processes(together(units))
         seconds = max(0.0, clock.left - starting_seconds(processes)) * processes
         try:
-            units = allot(capped, seconds)
+            units = allot(capped, seconds, together)
         except UsageError:  # indexing took longer than was foretold: as much as can be done is done
             units = [min(wish.least, wish.most) for wish in capped]
     return wishes, {wish.metric: count for wish, count in zip(wishes, units, strict=True)}

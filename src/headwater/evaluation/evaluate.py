@@ -19,12 +19,14 @@ from typing import Any
 
 from headwater.errors import StoreError, UsageError
 from headwater.evaluation.candidates import Candidate, candidates_of
+from headwater.evaluation.checks import check
 from headwater.evaluation.columns import Graded, Metric, chosen_metrics
 from headwater.evaluation.costs import Clock, forecast, retrain_within
 from headwater.evaluation.evaluation import Evaluation
+from headwater.evaluation.facts import fact_columns, right_rows
 from headwater.evaluation.grading import retrained_columns
-from headwater.evaluation.queries import asked_queries
-from headwater.evaluation.removals import wanted
+from headwater.evaluation.late import cost_of, scored_within, with_late
+from headwater.evaluation.queries import asked_queries, test_rows
 from headwater.evaluation.retraining import Retraining
 from headwater.evaluation.scoring import Asked, Scored
 from headwater.evaluation.settings import EvaluateSettings, seconds_of
@@ -35,6 +37,7 @@ from headwater.evaluation.unretrained import (
     stability_columns,
     tail_patch_columns,
 )
+from headwater.evaluation.wanted import wanted
 from headwater.runs import Corpus, Run
 
 log = logging.getLogger("headwater")
@@ -50,6 +53,7 @@ def evaluate(
     budget: str | float | None = None,
     scores: Mapping[str, Any] | None = None,
     others: Sequence[Run] = (),
+    test: Corpus | str | Path | int | None = None,
     begun: float | None = None,
     command: str | None = None,
     show: bool | None = None,
@@ -62,7 +66,8 @@ def evaluate(
     queries: a Corpus, a file with the run's columns, or how many rows to draw of the run's evaluation rows; their
     labels are what is explained. budget: seconds, or "10m"; None takes as long as it takes. scores: matrices of other
     tools, [queries, rows], positive for proponents, or paths of .npy files. others: runs of the same training with
-    other seeds, for stability. begun: when the budget began to run (time.monotonic()), if not now. settings: those of
+    other seeds, for stability. test: rows that filtering asks about, or how many to draw of the run's evaluation rows;
+    never one of the queries. begun: when the budget began to run (time.monotonic()), if not now. settings: those of
     `EvaluateSettings`.
 
     Raises UsageError where something does not fit or the budget is too small: it says what the least is; and what
@@ -70,32 +75,39 @@ def evaluate(
     """
     started = time.monotonic() if begun is None else begun
     chosen = make_settings(settings)
-    names = chosen_metrics(metrics, labels=chosen.noise_column is not None, runs=bool(others))
+    columns = {"labels": chosen.noise_column, "facts": chosen.fact_column, "groups": chosen.group_column}
+    given = {name: column is not None for name, column in columns.items()}
+    names = chosen_metrics(metrics, runs=bool(others), **given)
     asked, candidates = _prepared(run, methods, queries, Path(out), scores or {}, chosen)
-    _check(names, asked, others, chosen)
+    check(names, asked, others, chosen)
+    filters = any(metric.need == "filter" for metric in names)
+    tests = test_rows(run, asked.queries, test, seed=chosen.seed) if filters else None
     clock = Clock(started, None if budget is None else seconds_of(budget), names)
-    retraining = Retraining(asked, chosen, [metric for metric in names if metric.unit])
+    retraining = Retraining(asked, chosen, [metric for metric in names if metric.unit], tests)
     told = forecast(retraining, candidates, clock)
     log.info(told)
-    scored = [asked.score(candidate, show=show) for candidate in candidates]
+    scored, late = scored_within(asked, candidates, clock, show)
     plain = [column for metric in names for column in _unretrained(metric, asked, scored, others, chosen, clock, show)]
-    removals = {metric.name: wanted(metric.name, scored, chosen) for metric in names if metric.need == "removals"}
+    removals = {
+        metric.name: wanted(metric, asked, scored, chosen) for metric in retraining.metrics if metric.need != "subsets"
+    }
     wishes, units = retrain_within(retraining, removals, clock, show)
     found, curves, used, retrains = retrained_columns(retraining, scored, removals, wishes, units)
     order = [metric.name for metric in names]
-    columns = sorted([*found, *plain], key=lambda one: order.index(one.column.metric))
+    filled = sorted([*found, *plain], key=lambda one: order.index(one.column.metric))
     made = Evaluation(
         run={"name": run.name, "rows": len(run.corpus), "model": _architecture(run),
              "checkpoints": [checkpoint.name for checkpoint in run.checkpoints]},
         queries=len(asked.queries),
-        columns=tuple(columns),
-        costs=tuple(one.cost for one in scored),
+        columns=tuple(with_late(one, late, candidates) for one in filled),
+        costs=tuple(cost_of(scored, candidate) for candidate in candidates),
         used=tuple(used),
         retrains=retrains,
         retrain_seconds=retraining.seconds_each(),
         seconds=time.monotonic() - started,
         forecast=told,
-        settings={**chosen.to_dict(), "budget_seconds": clock.budget, "metrics": order},
+        settings={**chosen.to_dict(), "budget_seconds": clock.budget, "metrics": order,
+                  "test_rows": None if tests is None else len(tests)},
         curves=curves,
         notes=tuple(run.warnings),
     )  # fmt: skip
@@ -129,27 +141,6 @@ def _prepared(
     return Asked(run, corpus, labels, out), candidates
 
 
-def _check(names: Sequence[Metric], asked: Asked, others: Sequence[Run], settings: EvaluateSettings) -> None:
-    """Find before any work what would be found after much of it."""
-    needs = {metric.need for metric in names}
-    if "labels" in needs:
-        if settings.noise_column is None:
-            wants = ", ".join(metric.name for metric in names if metric.need == "labels")
-            raise UsageError(f"{wants}: name the column that says which labels are wrong (noise_column).")
-        planted_labels(asked.run.corpus, settings.noise_column)
-    if "runs" in needs and not others:
-        raise UsageError("stability: give other runs of the same training, with other seeds (others).")
-    for other in others:
-        if other.corpus.fingerprint != asked.run.corpus.fingerprint:
-            raise UsageError(f"{other.folder}: was trained on other rows than {asked.run.folder}.")
-    if needs & {"subsets", "removals", "steps"}:
-        asked.run.need_recipe()
-    if any(metric.name == "deletion" for metric in names):
-        sizes = settings.sizes(len(asked.run.corpus))
-        if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] >= len(asked.run.corpus):
-            raise UsageError(f"grid must ascend from at least 1 to less than {len(asked.run.corpus):,}, not {sizes}.")
-
-
 def _unretrained(
     metric: Metric,
     asked: Asked,
@@ -162,6 +153,9 @@ def _unretrained(
     if metric.need == "labels":
         wrong = planted_labels(asked.run.corpus, str(settings.noise_column))
         return [noise_column(metric.name, scored, wrong, settings)]
+    if metric.need == "facts":
+        right = right_rows(asked.run.corpus, asked.queries, str(settings.fact_column))
+        return fact_columns(scored, right, settings)
     if metric.need == "scores":
         return [hubness_column(scored, settings)]
     if metric.need == "steps":

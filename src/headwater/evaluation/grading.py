@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from headwater.errors import HeadwaterError
 from headwater.evaluation.ceiling import ceiling
-from headwater.evaluation.columns import Column, Graded, Metric, empty, graded, result
+from headwater.evaluation.columns import Column, Graded, Metric, Need, empty, graded, result
 from headwater.evaluation.evaluation import Used
+from headwater.evaluation.filtered import filter_columns
+from headwater.evaluation.grouped import groups_column, groups_of
 from headwater.evaluation.metrics.bootstrap import interval
 from headwater.evaluation.metrics.lds import lds, noise_corrected
 from headwater.evaluation.plan import Removals, Wish
@@ -33,7 +36,7 @@ _DRAWN = "Only {} subsets: others would give other values, and the interval, dra
 def retrained_columns(
     retraining: Retraining,
     scored: Sequence[Scored],
-    removals: Mapping[str, Removals],
+    removals: Mapping[str, Removals[Any]],
     wishes: Sequence[Wish],
     units: Mapping[str, int],
 ) -> tuple[list[Graded], Curves, list[Used], int]:
@@ -42,7 +45,8 @@ def retrained_columns(
     curves: Curves = {}
     used: list[Used] = []
     retrains = 0
-    seen, sets = _seen(retraining) if removals else None, set()
+    seen = {need: _seen(retraining, need) for need in retraining.removing}
+    sets: set[tuple[Need, Any]] = set()
     seeds = len(retraining.seeds)
     for metric, wish in zip(retraining.metrics, wishes, strict=True):
         if metric.need == "subsets":
@@ -51,19 +55,19 @@ def retrained_columns(
             needed = seeds * done
             made += _lds_columns(retraining, scored, done)
         else:
-            assert seen is not None
-            done = min(units[metric.name], removals[metric.name].finished(set(seen.sets)))
+            mine_seen = seen[metric.need]
+            done = min(units[metric.name], removals[metric.name].finished(set(mine_seen.sets)))
             mine = removals[metric.name].first(done)
-            sets |= set(mine)
+            sets |= {(metric.need, each) for each in mine}
             needed = seeds * len(mine)
-            columns, drawn = _removal_columns(metric, retraining, scored, seen, done)
+            columns, drawn = _removal_columns(metric, retraining, scored, mine_seen, done)
             made, curves = [*made, *columns], {**curves, **drawn}
         used.append(Used(metric.name, metric.unit, wish.most, done, needed))
     return made, curves, used, retrains + seeds * len(sets)
 
 
-def _seen(retraining: Retraining) -> Seen:
-    bank = retraining.named
+def _seen(retraining: Retraining, need: Need) -> Seen:
+    bank = retraining.bank(need)
     return Seen(bank.results(seeds=retraining.seeds), bank.protocol)
 
 
@@ -78,6 +82,11 @@ def _removal_columns(
         return deletion_columns(scored, seen, done, settings)
     if metric.name == "qld":
         return [qld_column(scored, seen, done, settings)], {}
+    if metric.name == "filtering":
+        return filter_columns(scored, seen, done, settings), {}
+    if metric.name == "groups":
+        groups = groups_of(retraining.asked.run.corpus, str(settings.group_column), seed=settings.seed)
+        return [groups_column(scored, seen, groups[:done], settings)], {}
     return [leave_one_out_column(scored, seen, rows_left_out(retraining.rows, settings)[:done], settings)], {}
 
 

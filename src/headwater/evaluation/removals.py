@@ -32,20 +32,20 @@ Curves = dict[str, dict[str, Any]]
 _WITHOUT: RowSet = ()
 
 
-def wanted(metric: str, scored: Sequence[Scored], settings: EvaluateSettings) -> Removals:
+def removal_sets(metric: str, scored: Sequence[Scored], settings: EvaluateSettings) -> Removals[RowSet]:
     """The row sets that a metric needs, given every method's scores. Raises UsageError for a grid that is too long."""
     queries, rows = scored[0].scores.shape
     if metric == "leave-one-out":
         return Removals((_WITHOUT,), tuple(((row,),) for row in rows_left_out(rows, settings)))
     if metric == "qld":
         drawn = qld.random_plan(rows, settings.draws, share=settings.share, seed=settings.seed).removals
-        plans = [qld.plan(one.scores, share=settings.share, seed=settings.seed) for one in _graded_by_lists(scored)]
+        plans = [qld.plan(one.scores, share=settings.share, seed=settings.seed) for one in graded_by_lists(scored)]
     else:
         grid = settings.sizes(rows)
         drawn = deletion.random_plan(rows, settings.draws, grid=grid, seed=settings.seed).removals
         plans = [
             deletion.plan(one.scores, grid=grid, opponents=side, seed=settings.seed)
-            for one in _graded_by_lists(scored)
+            for one in graded_by_lists(scored)
             for side in (False, True)
         ]
     units = [
@@ -59,16 +59,6 @@ def rows_left_out(rows: int, settings: EvaluateSettings) -> list[int]:
     """The rows of a leave-one-out correlation, in the order in which they are left out."""
     order = np.random.default_rng([settings.seed, 1]).permutation(rows)
     return [int(row) for row in order[: settings.rows_out]]
-
-
-def most_sets(metric: str, methods: int, queries: int, rows: int, settings: EvaluateSettings) -> tuple[int, int, int]:
-    """Before there are scores: row sets needed in any case, at most so many a unit, and how many units there are."""
-    if metric == "leave-one-out":
-        return 1, 1, min(rows, settings.rows_out)
-    if metric == "qld":
-        return 1 + settings.draws, methods, queries
-    points = len(settings.sizes(rows))
-    return 1 + settings.draws * points, 2 * methods * points, queries
 
 
 @dataclass(frozen=True)
@@ -126,7 +116,7 @@ def qld_column(scored: Sequence[Scored], seen: Seen, queries: int, settings: Eva
     control = deletion.gather_random(drawn, losses, sets=seen.sets)
     about = "how much more the loss rises without each query's top rows than without as many random rows, in nats"
     gone = drawn.grid[0]
-    protocol = f"{gone:,} of {rows:,} rows removed, {_seeds(settings)}, {counted(settings.draws, 'random draw')}"
+    protocol = f"{gone:,} of {rows:,} rows removed, {said_seeds(settings)}, {counted(settings.draws, 'random draw')}"
     protocol += f", {counted(queries, 'query')}"
 
     def values(one: Scored) -> Values:
@@ -148,14 +138,15 @@ def leave_one_out_column(
     without = np.stack([seen.of((row,), losses) for row in rows])
     found = effects(without, seen.of(_WITHOUT, losses))
     protocol = (
-        f"{len(rows):,} of {scored[0].scores.shape[1]:,} rows left out one at a time, {_seeds(settings)}; Pearson"
+        f"{len(rows):,} of {scored[0].scores.shape[1]:,} rows left out one at a time, {said_seeds(settings)}; Pearson"
     )
     about = "correlation of scores with the rise of the loss when a row is left out"
     column = Column("leave-one-out", "leave-one-out", "higher", protocol, about)
     return graded(column, scored, lambda one: leave_one_out(one.scores[:, list(rows)], found), seed=settings.seed)
 
 
-def _graded_by_lists(scored: Sequence[Scored]) -> list[Scored]:
+def graded_by_lists(scored: Sequence[Scored]) -> list[Scored]:
+    """All but the control."""
     return [one for one in scored if one.candidate.label != CONTROL]
 
 
@@ -185,7 +176,7 @@ def _area(side: str, name: str, grid: Sequence[int], queries: int, seen: Seen, s
     better: Literal["higher", "lower"] = "lower" if good == "lower" else "higher"
     points = ", ".join(f"{k:,}" for k in grid)
     control = counted(settings.draws, "random removal")
-    protocol = f"without {points} rows, {_seeds(settings)}, {counted(queries, 'query')}; control: {control}"
+    protocol = f"without {points} rows, {said_seeds(settings)}, {counted(queries, 'query')}; control: {control}"
     about = f"change of the {name} after retraining without the {which}-scored rows, mean over the grid"
     return Column(f"del{side} {name}", "deletion", better, protocol, about)
 
@@ -225,7 +216,8 @@ def _bands(
     return told
 
 
-def _seeds(settings: EvaluateSettings) -> str:
+def said_seeds(settings: EvaluateSettings) -> str:
+    """With which seeds, from which weights."""
     return f"{counted(settings.seeds, 'seed')} ({settings.first_weights} first weights)"
 
 

@@ -1,7 +1,8 @@
-"""The retrainings of an evaluation: two banks, what the metrics wish of them, what there is time for, and doing it.
+"""The retrainings of an evaluation: banks, what the metrics wish of them, what there is time for, and doing it.
 
 DIR/bank/half-SEED, DIR/bank/leave-k-out-SHARE-SEED     random subsets (LDS)
-DIR/bank/remove                                         everything but named rows (deletion, QLD, leave-one-out)
+DIR/bank/remove                                         everything but named rows (deletion, QLD, leave-one-out, groups)
+DIR/bank/filter                                         the same, asked about test rows (filtering)
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from headwater.evaluation.bank import RetrainBank, remove
+from headwater.evaluation.bank import Protocol, RetrainBank, remove
 from headwater.evaluation.bank.fill import Pace, usual_processes
 from headwater.evaluation.bank.manifest import read_times
-from headwater.evaluation.columns import Metric
-from headwater.evaluation.plan import Removals, RowSet, Wish
-from headwater.evaluation.removals import most_sets
+from headwater.evaluation.columns import Metric, Need
+from headwater.evaluation.plan import Removals, RowSet, Total, Wish, counted_once
 from headwater.evaluation.scoring import Asked
 from headwater.evaluation.settings import EvaluateSettings
+from headwater.evaluation.wanted import most_sets
+from headwater.runs import Corpus
 
 _STARTING = 10.0  # seconds that a process takes before it retrains, at most
 _QUICK = 2.0  # seconds of a retraining of which a few may be timed
@@ -27,24 +30,49 @@ _ALONE = 60.0  # seconds of work that are not worth starting processes
 
 @dataclass(frozen=True)
 class Retraining:
-    """Both banks of an evaluation, and its settings. Nothing is made before it is needed."""
+    """The banks of an evaluation, and its settings. Nothing is made before it is needed."""
 
     asked: Asked
     settings: EvaluateSettings
     metrics: Sequence[Metric]
     """Those that need retrainings."""
+    tests: Corpus | None = None
+    """What filtering asks about."""
 
     @cached_property
     def drawn(self) -> RetrainBank:
         """Random subsets."""
         chosen = self.settings.drawn
         share = "" if chosen.share is None else f"-{chosen.share:g}"
-        return self._bank(f"{chosen.name}{share}-{chosen.seed}", chosen)
+        return self._bank(f"{chosen.name}{share}-{chosen.seed}", chosen, self.asked.queries)
 
     @cached_property
     def named(self) -> RetrainBank:
         """Everything but named rows."""
-        return self._bank("remove", remove())
+        return self._bank("remove", remove(), self.asked.queries)
+
+    @cached_property
+    def filtered(self) -> RetrainBank:
+        """Everything but named rows, asked about the test rows."""
+        assert self.tests is not None
+        return self._bank("filter", remove(), self.tests)
+
+    def bank(self, need: Need) -> RetrainBank:
+        """The bank that meets a need."""
+        if need == "subsets":
+            return self.drawn
+        return self.filtered if need == "filter" else self.named
+
+    @property
+    def needs(self) -> list[Need]:
+        """What its metrics need, each once, subsets first."""
+        found = dict.fromkeys(metric.need for metric in self.metrics)
+        return sorted(found, key=lambda need: need != "subsets")
+
+    @property
+    def removing(self) -> list[Need]:
+        """Those that are met by removing what is named."""
+        return [need for need in self.needs if need != "subsets"]
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -64,14 +92,14 @@ class Retraining:
     @property
     def seconds_a_row(self) -> float:
         """From the retrainings that were done; without any, one is done now (quick ones: a few), and kept."""
-        draws = any(metric.need == "subsets" for metric in self.metrics)
-        bank = self.drawn if draws else self.named
+        bank = self.bank(self.needs[0])
         if Pace.of(bank).seconds_a_row is None:
-            if draws:
+            if self.needs[0] == "subsets":
                 bank.grow(3)
+                numbers = [0, 1, 2]
             else:
-                bank.add([()])
-            items = [(number, seed) for number in range(3 if draws else 1) for seed in self.seeds]
+                numbers = bank.add([()])
+            items = [(number, seed) for number in numbers for seed in self.seeds]
             bank.fill(processes=1, only=items[:1], show=False)
             if float(Pace.of(bank).seconds_a_row or 0.0) * self.rows < _QUICK:  # the first one is the slowest
                 bank.fill(processes=1, only=items[:3], show=False)
@@ -79,18 +107,14 @@ class Retraining:
 
     def seconds_each(self) -> float | None:
         """What a retraining took in the mean, whatever its rows; None where none was needed."""
-        needs = {metric.need for metric in self.metrics}
-        banks = [self.drawn] if "subsets" in needs else []
-        banks += [self.named] if "removals" in needs else []
-        times = [seconds for bank in banks for seconds in read_times(bank.folder).values()]
+        times = [seconds for need in self.needs for seconds in read_times(self.bank(need).folder).values()]
         return sum(times) / len(times) if times else None
 
     def processes(self, seconds: float) -> int:
         """How many processes so much work is shared by."""
         if self.settings.processes is not None:
             return self.settings.processes
-        bank = self.drawn if any(metric.need == "subsets" for metric in self.metrics) else self.named
-        return usual_processes(bank, self.asked.run) if seconds > _ALONE else 1
+        return usual_processes(self.bank(self.needs[0]), self.asked.run) if seconds > _ALONE else 1
 
     def done_subsets(self) -> int:
         """How many retrainings of the first subsets are there, so many that none is missing before them."""
@@ -98,86 +122,116 @@ class Retraining:
         count = len(self.drawn.manifest.masks)
         return next((n for n in range(count) if any((n, seed) in missing for seed in self.seeds)), count)
 
-    def done_removals(self) -> set[RowSet]:
+    def done_removals(self, need: Need) -> set[RowSet]:
         """Row sets that every seed was retrained without."""
-        return set(self.named.results(seeds=self.seeds).removals)
+        return set(self.bank(need).results(seeds=self.seeds).removals)
 
     def guesses(self, methods: int) -> list[Wish]:
         """What the metrics may wish for at most, in retrainings, before there are scores."""
         return [self._guess(metric, methods) for metric in self.metrics]
 
+    def least(self, guesses: Sequence[Wish]) -> float:
+        """What the metrics need at the least; the models trained on all rows serve all that ask the same queries."""
+        shared = sum(metric.need == "removals" for metric in self.metrics) - 1
+        return sum(wish.cost(min(wish.least, wish.most)) for wish in guesses) - len(self.seeds) * max(0, shared)
+
     def missing(self, guesses: Sequence[Wish]) -> float:
         """Of the least that the metrics need, how many retrainings are not there yet; at least, for want of scores."""
-        least = [wish.cost(min(wish.least, wish.most)) for wish in guesses]
-        seeds, subsets, removals = len(self.seeds), 0.0, 0.0
-        for metric, cost in zip(self.metrics, least, strict=True):
-            if metric.need == "subsets":
-                subsets += cost - seeds * self.done_subsets()
-            else:
-                removals += cost
-        done = seeds * len(self.done_removals()) if removals else 0
-        return max(0.0, subsets) + max(0.0, removals - done)
+        least = dict.fromkeys(self.needs, 0.0)
+        for metric, wish in zip(self.metrics, guesses, strict=True):
+            least[metric.need] += wish.cost(min(wish.least, wish.most))
+        seeds = len(self.seeds)
+        done = {need: self.done_subsets() if need == "subsets" else len(self.done_removals(need)) for need in least}
+        return sum(max(0.0, cost - seeds * done[need]) for need, cost in least.items())
 
-    def wishes(self, removals: Mapping[str, Removals], *, seconds: bool) -> list[Wish]:
-        """What the metrics wish for, in retrainings, or in seconds of work of which what is done already costs none.
+    def wishes(self, removals: Mapping[str, Removals[Any]], *, seconds: bool) -> tuple[list[Wish], Total]:
+        """What the metrics wish for, and what so many units of each cost together.
 
-        Row sets that two metrics share are counted for both: the plan may turn out cheaper, never dearer.
+        It is counted in retrainings, or in seconds of work of which what is done already costs none. Row sets that
+        two metrics share are retrained, and counted, once.
         """
         seeds = len(self.seeds)
-        a_model = self.rows * self.seconds_a_row if seconds else 1.0
-        done: set[RowSet] = self.done_removals() if seconds and removals else set()
+        a_model = seeds * (self.rows * self.seconds_a_row if seconds else 1.0)
+        a_subset = seeds * (self.kept * self.seconds_a_row if seconds else 1.0)
+        there = self.done_subsets() if seconds and "subsets" in self.needs else 0
+        done: dict[Need, set[Any]] = {need: self.done_removals(need) if seconds else set() for need in self.removing}
         made = []
         for metric in self.metrics:
             if metric.need == "subsets":
-                there = self.done_subsets() if seconds else 0
-                each = seeds * (self.kept * self.seconds_a_row if seconds else 1.0)
-                costs = [each * max(0, count - there) for count in range(self.settings.subsets + 1)]
+                costs = [a_subset * max(0, count - there) for count in range(self.settings.subsets + 1)]
             else:
-                costs = [seeds * a_model * count for count in _counts(removals[metric.name], done)]
+                mine = removals[metric.name]
+                alone = counted_once([mine], done[metric.need])
+                costs = [a_model * alone([count]) for count in range(len(mine.of_unit) + 1)]
             made.append(Wish(metric.name, metric.unit, metric.least, costs))
-        return made
+        return made, self._together(made, removals, done, a_model)
 
     def retrain(
-        self, units: Mapping[str, int], removals: Mapping[str, Removals], *, until: float | None, show: bool | None
+        self, units: Mapping[str, int], removals: Mapping[str, Removals[Any]], *, until: float | None, show: bool | None
     ) -> None:
         """Retrain what so many units of each metric need, until the clock says so (time.monotonic())."""
-        sets = _in_turn([removals[name].first(units[name]) for name in removals])
         subsets = units.get("lds", 0)
-        left = self._work(sets, subsets)
-        total = sum(left.values())
-        processes = self.processes(total)
-        if left["named"]:
-            share = None if until is None else time.monotonic() + (until - time.monotonic()) * left["named"] / total
-            numbers = self.named.add(sets)
+        sets = {need: self._sets(need, units, removals) for need in self.removing}
+        left: dict[Need, float] = {need: self._work(need, each) for need, each in sets.items()}
+        if "subsets" in self.needs:
+            fresh = max(0, subsets - self.done_subsets())
+            left["subsets"] = len(self.seeds) * fresh * self.kept * self.seconds_a_row
+        processes = self.processes(sum(left.values()))
+        for need in list(left):
+            work, total = left[need], sum(left.values())
+            del left[need]
+            if not work:
+                continue
+            share = None if until is None else time.monotonic() + (until - time.monotonic()) * work / total
+            bank = self.bank(need)
+            if need == "subsets":
+                bank.grow(subsets)
+                numbers = list(range(subsets))
+            else:
+                numbers = bank.add(sets[need])
             items = [(number, seed) for number in numbers for seed in self.seeds]
-            self.named.fill(until=share, processes=processes, only=items, show=show)
-        if left["drawn"]:
-            self.drawn.grow(subsets)
-            items = [(number, seed) for number in range(subsets) for seed in self.seeds]
-            self.drawn.fill(until=until, processes=processes, only=items, show=show)
+            bank.fill(until=share, processes=processes, only=items, show=show)
 
-    def _work(self, sets: Sequence[RowSet], subsets: int) -> dict[str, float]:
-        """Seconds of work that are left in each bank."""
-        seeds, pace = len(self.seeds), self.seconds_a_row
-        missing = len(set(sets) - self.done_removals()) if sets else 0
-        fresh = subsets - self.done_subsets() if subsets else 0
-        return {"named": seeds * missing * self.rows * pace, "drawn": seeds * max(0, fresh) * self.kept * pace}
+    def _sets(self, need: Need, units: Mapping[str, int], removals: Mapping[str, Removals[Any]]) -> list[Any]:
+        names = [metric.name for metric in self.metrics if metric.need == need]
+        return _in_turn([removals[name].first(units[name]) for name in names])
+
+    def _work(self, need: Need, sets: Sequence[Any]) -> float:
+        """Seconds of work that are left."""
+        missing = len(set(sets) - self.done_removals(need)) if sets else 0
+        return len(self.seeds) * missing * self.rows * self.seconds_a_row
+
+    def _together(
+        self, wishes: Sequence[Wish], removals: Mapping[str, Removals[Any]], done: Mapping[Need, Any], price: float
+    ) -> Total:
+        """The sum of what units of each cost, but row sets of one bank counted once."""
+        places = {need: [at for at, metric in enumerate(self.metrics) if metric.need == need] for need in done}
+        counts = {
+            need: counted_once([removals[wishes[at].metric] for at in places[need]], done[need]) for need in places
+        }
+        single = [at for at, metric in enumerate(self.metrics) if metric.need == "subsets"]
+
+        def total(units: Sequence[int]) -> float:
+            shared = sum(price * counts[need]([units[at] for at in places[need]]) for need in places)
+            return shared + sum(wishes[at].cost(units[at]) for at in single)
+
+        return total
 
     def _guess(self, metric: Metric, methods: int) -> Wish:
         seeds = len(self.seeds)
         if metric.need == "subsets":
             costs = [seeds * count for count in range(self.settings.subsets + 1)]
         else:
-            base, each, units = most_sets(metric.name, methods, len(self.asked.queries), self.rows, self.settings)
+            base, each, units = most_sets(metric, self.asked, methods, self.settings)
             costs = [seeds * (base + each * count) for count in range(units + 1)]
         return Wish(metric.name, metric.unit, metric.least, costs)
 
-    def _bank(self, name: str, protocol: object) -> RetrainBank:
+    def _bank(self, name: str, protocol: Protocol, queries: Corpus) -> RetrainBank:
         return RetrainBank.create(
             self.asked.run,
             self.asked.folder / "bank" / (name if self.settings.first_weights == "same" else f"{name}-fresh"),
-            self.asked.queries,
-            protocol=protocol,  # type: ignore[arg-type]
+            queries,
+            protocol=protocol,
             seeds=self.settings.seeds,
             arithmetic=self.settings.arithmetic,
             first_weights=self.settings.first_weights,
@@ -187,19 +241,6 @@ class Retraining:
 def starting_seconds(processes: int) -> float:
     """What processes take before they retrain."""
     return _STARTING if processes > 1 else 0.0
-
-
-def _counts(removals: Removals, done: set[RowSet]) -> list[int]:
-    """How many row sets 0, 1, 2, ... units need, without those that are done."""
-    seen = set(removals.always)
-    counts = [0]
-    missing = len(seen - done)
-    for unit in removals.of_unit:
-        fresh = set(unit) - seen
-        seen |= fresh
-        missing += len(fresh - done)
-        counts.append(missing)
-    return counts
 
 
 def _in_turn(parts: Sequence[Sequence[RowSet]]) -> list[RowSet]:

@@ -29,9 +29,16 @@ class EvaluateSettings:
         None, "deletion: how many rows are removed; 10, 20, ..., 100 if unset, or 1% to 10% of fewer than 1,000 rows."
     )
     share: float = _setting(0.01, "qld: the part of the rows that is removed.")
-    draws: int = _setting(3, "deletion, qld: so many random removals, the same for all queries, as the control.")
+    draws: int = _setting(
+        3, "deletion, qld, filtering: so many random removals, the same for all queries, as the control."
+    )
     rows_out: int = _setting(200, "leave-one-out: leave out so many rows, one at a time (all, if there are no more).")
-    k: int = _setting(10, "tail-patch, hubness, stability: how long the lists of top rows are.")
+    k: int = _setting(10, "tail-patch, facts, hubness, stability, word-deletion: how long the lists of top rows are.")
+    filter_share: float = _setting(0.3, "filtering: the part of the rows that is removed, those of the lowest scores.")
+    group_column: str | None = _setting(None, "groups: column of the corpus; rows with the same value are a group.")
+    fact_column: str | None = _setting(
+        None, "facts: column of corpus and queries; a row is right for a query where the values are the same."
+    )
     noise_column: str | None = _setting(
         None, "ndr, auc-ndr, mislabel: column of the corpus that is true where the label is wrong."
     )
@@ -59,7 +66,7 @@ class EvaluateSettings:
             raise UsageError(f"subsets must be at least 3, not {self.subsets}: a correlation of two says nothing.")
         if self.protocol not in ("half", "leave-k-out"):
             raise UsageError(f"protocol {self.protocol!r} is not one of half, leave-k-out.")
-        for name in ("leave_out", "share"):
+        for name in ("leave_out", "share", "filter_share"):
             if not 0 < getattr(self, name) < 1:
                 raise UsageError(f"{name} is a part of the rows, above 0 and below 1, not {getattr(self, name)}.")
         if self.measure not in ("loss", "margin", "probability"):
@@ -82,6 +89,15 @@ class EvaluateSettings:
             return self.grid
         step = 10 if rows >= 1000 else rows / 100
         return tuple(sorted({max(1, round(step * point)) for point in range(1, 11)}))
+
+    def filtered(self, rows: int) -> int:
+        """How many rows filtering removes. Raises UsageError where that is none."""
+        gone = round(self.filter_share * rows)
+        if not 0 < gone < rows:
+            raise UsageError(
+                f"filter_share {self.filter_share:g} of {rows:,} rows is {gone:,}: some must go, some stay."
+            )
+        return gone
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
