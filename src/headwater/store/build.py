@@ -7,7 +7,7 @@ bytes as a build that was never killed.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ GradientsOf = Callable[[StoredCheckpoint, RowRange], Iterable[TokenGradients]]
 """Give the token gradients of a range of rows at a checkpoint, whole rows at a time, rows numbered in the corpus."""
 
 Writer = Callable[[Path, StoredCheckpoint, RowRange], None]
+Checker = Callable[[Path, RowRange], object]
+
+Engine = Callable[[Contents, Mapping[str, FileEntry]], Iterable[tuple[str, FileEntry]]]
+"""Finish every segment of a plan, wherever the work is done, and give the name and the entry of each; of files that an
+earlier build wrote down it is told what that said."""
 
 
 def build_store(
@@ -69,7 +74,7 @@ def build_files(
     folder: Path,
     plan: Kind,
     write: Writer,
-    check: Callable[[Path, RowRange], object],
+    check: Checker,
     *,
     others: Mapping[str, Callable[[Path], None]],
     kept: Callable[[int], object],
@@ -81,6 +86,21 @@ def build_files(
     number of rows of each segment that was found whole. Raises StoreError when a segment that is there is of
     something else (another model, tokenizer, corpus or option) or damaged, or when another process is writing.
     """
+
+    def in_turn(plan: Contents, known: Mapping[str, FileEntry]) -> Iterator[tuple[str, FileEntry]]:
+        for rows, checkpoint in plan.segments():
+            name = plan.segment_path(checkpoint, rows)
+            remove_leftovers((folder / name).parent)
+            entry, was_there = finish_segment(folder, plan, checkpoint, rows, write, check, known.get(name))
+            if was_there:
+                kept(rows.stop - rows.start)
+            yield name, entry
+
+    return build_with(folder, plan, in_turn, others=others)
+
+
+def build_with(folder: Path, plan: Kind, engine: Engine, *, others: Mapping[str, Callable[[Path], None]]) -> Kind:
+    """Let `engine` finish every segment of `plan`, and write the manifest; return it (see `build_files`)."""
     with writer_lock(folder):
         remove_leftovers(folder)
         check_models(folder, plan)
@@ -91,21 +111,32 @@ def build_files(
                 _check_bytes(folder / name, known.get(name))
             write_other(folder / name)
             files[name] = entry_of(folder / name)
-        for rows, checkpoint in plan.segments():
-            name = plan.segment_path(checkpoint, rows)
-            path = folder / name
-            remove_leftovers(path.parent)
-            if path.exists():
-                check_same(path, plan.segment_facts(checkpoint, rows))
-                check(path, rows)
-                files[name] = _check_bytes(path, known.get(name))
-                kept(rows.stop - rows.start)
-            else:
-                write(path, checkpoint, rows)
-                files[name] = entry_of(path)
+        files.update(engine(plan, known))
         manifest = plan.with_files(files)
         write_manifest(folder, manifest)
     return manifest
+
+
+def finish_segment(
+    folder: Path,
+    plan: Contents,
+    checkpoint: StoredCheckpoint,
+    rows: RowRange,
+    write: Writer,
+    check: Checker,
+    known: FileEntry | None,
+) -> tuple[FileEntry, bool]:
+    """Keep a segment that is there, whole and the same; write it otherwise. Return its entry, and whether it was kept.
+
+    Doing it again, or twice at a time, gives the same file. `known` is what an earlier build wrote down of it.
+    """
+    path = folder / plan.segment_path(checkpoint, rows)
+    if not path.exists():
+        write(path, checkpoint, rows)
+        return entry_of(path), False
+    check_same(path, plan.segment_facts(checkpoint, rows))
+    check(path, rows)
+    return _check_bytes(path, known), True
 
 
 def built_with(device: str = "cpu") -> dict[str, str]:
