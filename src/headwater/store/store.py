@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from headwater.store.check import check_sizes, verify_files
+from headwater.store.check import Mapped, check_sizes, verify_files
 from headwater.store.manifest import Manifest, RowRange, StoredCheckpoint, read_manifest
 from headwater.store.postings import SPECIAL_RANK, Postings
 from headwater.store.segment import open_segment
@@ -30,7 +30,7 @@ class Store:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self._opened: dict[str, Postings] = {}
+        self._opened: dict[str, tuple[Mapped, Postings]] = {}
         self._squares: dict[tuple[str, bool, int | None], NDArray[np.float64]] = {}
 
     @classmethod
@@ -57,8 +57,11 @@ class Store:
         """Return one segment."""
         name = self.manifest.segment_path(checkpoint, rows)
         if name not in self._opened:
-            self._opened[name] = open_segment(self.folder / name)
-        return Segment(checkpoint, rows, self._opened[name])
+            postings = open_segment(self.folder / name)
+            self._opened[name] = Mapped.of(self.folder / name), postings
+        mapped, postings = self._opened[name]
+        mapped.check()
+        return Segment(checkpoint, rows, postings)
 
     def squared_norms(
         self, checkpoint: StoredCheckpoint, *, special_tokens: bool, max_words: int | None
