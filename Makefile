@@ -1,11 +1,12 @@
 # make demo   the main job on real data, from nothing: environment, training, index, report, repair   (README, first command)
 # make test   everything that must hold: style, types, tests                                           (README, second command)
+# make engines   the tests on a real Ray cluster and a real S3 server; minutes, and 600 MB of packages
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types pytest browser clean
+.PHONY: demo test lint types pytest browser engines clean
 
 demo: $(VENV)/.demo
 	$(BIN)/headwater demo --out demo-run
@@ -21,6 +22,9 @@ types: $(VENV)/.test
 
 pytest: $(VENV)/.test $(VENV)/.demo browser
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+engines: $(VENV)/.engines
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'slow or not slow' tests/engines
 
 # A browser for the tests of the report: the machine's own, else Debian's as root, else playwright's download.
 browser: $(VENV)/.test
@@ -43,6 +47,10 @@ $(VENV)/.demo: $(VENV)/.base
 $(VENV)/.test: $(VENV)/.base
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lora,plots]'
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps kronfluence einconv einops opt_einsum
+	touch $@
+
+$(VENV)/.engines: $(VENV)/.test
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,ray,s3,test-engines]'
 	touch $@
 
 clean:
