@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -18,7 +18,7 @@ from headwater.gradients import TokenGradients, token_gradients
 from headwater.models.load import tokenizer_fingerprint
 from headwater.progress import progress_bar
 from headwater.runs import Checkpoint, Corpus, Run
-from headwater.store import RANGE_ROWS, Dtype, Manifest, RowRange, StoredCheckpoint, build_store, built_with
+from headwater.store import RANGE_ROWS, Manifest, PostingDtype, RowRange, StoredCheckpoint, build_store, built_with
 from headwater.store.manifest import NAME as MANIFEST
 
 EXAMPLES = "examples.parquet"
@@ -31,13 +31,14 @@ def build_tokens(
     folder: Path,
     *,
     checkpoints: Sequence[Checkpoint],
-    dtype: Dtype,
+    dtype: PostingDtype,
     max_words: int | None,
+    energy: float | None,
     device: str,
     show: bool | None,
 ) -> None:
     """Write what is missing of the token gradients of `run` into `folder` (see `Index.build`)."""
-    plan = plan_tokens(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words, device=device)
+    plan = plan_tokens(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words, energy=energy, device=device)
     passes = Passes(run, checkpoints, device)
     with progress_bar("index", len(run.corpus) * len(checkpoints), show=show) as advance:
 
@@ -68,18 +69,32 @@ def warn_of_cuts(passes: Passes) -> None:
 
 
 def plan_tokens(
-    run: Run, *, checkpoints: Sequence[Checkpoint], dtype: Dtype, max_words: int | None, device: str = "cpu"
+    run: Run,
+    *,
+    checkpoints: Sequence[Checkpoint],
+    dtype: PostingDtype,
+    max_words: int | None,
+    energy: float | None = None,
+    device: str = "cpu",
 ) -> Manifest:
-    """Say what an index of this run will hold; nothing is computed. Raises RunError when all weights are zero."""
+    """Say what an index of this run will hold; nothing is computed.
+
+    Raises RunError when all weights are zero, StoreError for an option of storage that means nothing.
+    """
     check_weights(run, checkpoints)
-    if dtype not in ("float16", "float32"):
-        raise StoreError(f"dtype must be float16 or float32; it is {dtype!r}.")
+    if dtype not in get_args(PostingDtype):
+        raise StoreError(f"dtype must be float16, float32 or int8; it is {dtype!r}.")
+    if energy is not None and not (isinstance(energy, float) and 0 < energy < 1):
+        raise StoreError(
+            f"energy is a share of the squared norms, above 0 and below 1 (0.999), or None for all; it is {energy!r}."
+        )
     if max_words is not None and not 1 <= max_words <= 254:
         raise StoreError(f"max_words must be 1 to 254, or None for all words; it is {max_words}.")
     return Manifest(
         method="tracin-we",
         dtype=dtype,
         max_words=max_words,
+        energy=energy,
         special_tokens=special_tokens(run),
         **of_run(run, checkpoints, device),
     )

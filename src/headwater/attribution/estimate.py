@@ -2,6 +2,7 @@
 
     seconds = model loads + rows to do * (tokenizing a row + passing it, mean over short, middling and long rows)
     disk    = rows to do * bytes of a row's postings in the probe + the tokens of each segment + the table of examples
+              (with `energy`: of the strongest postings of the probe's rows)
     memory  = this process with a model in it + the model's file while it is read + a range of postings, and a quarter
               for its growing + activations of a batch
 
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 import torch
 from transformers import PreTrainedModel
@@ -30,8 +32,8 @@ from headwater.errors import StoreError
 from headwater.gradients import Batch, batch_tokens, encoded_batches, token_gradients
 from headwater.runs import Checkpoint, Encoding, Run, text_task
 from headwater.runs.conversation import is_conversation_type
-from headwater.store import Dtype, Manifest, RowRange, StoredCheckpoint
-from headwater.store.postings import Block, encode_block
+from headwater.store import Manifest, PostingDtype, RowRange, StoredCheckpoint
+from headwater.store.postings import Block, encode_block, strongest
 
 _SAMPLE = 512  # rows that are tokenized, to learn how long rows are
 _STRATA = 3  # short, middling and long rows: attention costs more a token in long ones
@@ -69,6 +71,8 @@ class _Probe:
     load_seconds: float
     row_seconds: float
     row_bytes: float
+    held_bytes: float
+    """A row's postings in memory, before the weakest of a range are dropped."""
     activation_bytes: float
     process_bytes: int
 
@@ -91,8 +95,9 @@ def estimate_index(
     folder: Path,
     *,
     checkpoints: Sequence[Checkpoint],
-    dtype: Dtype = "float16",
+    dtype: PostingDtype = "float16",
     max_words: int | None = None,
+    energy: float | None = None,
     device: str | None = None,
 ) -> Estimate:
     """Estimate what building the index of `run` in `folder` still takes; the probe takes about 2% of that.
@@ -101,7 +106,7 @@ def estimate_index(
     """
     started = time.monotonic()
     device = device or default_device()
-    plan = plan_tokens(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words, device=device)
+    plan = plan_tokens(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words, energy=energy, device=device)
     todo, built = _missing(plan, folder)
     rows = sum(part.stop - part.start for _, part in todo)
     table = 0 if (folder / EXAMPLES).exists() else _table_bytes(run)
@@ -111,7 +116,8 @@ def estimate_index(
     budget = int(_SHARE * rows * sample.mean_length / (2 * _STRATA))
     probe = _probe(run, checkpoints[-1], sample, plan, device, budget)
     loads = len({checkpoint.name for checkpoint, _ in todo})
-    tokens = sum(_distinct_tokens(sample, part.stop - part.start) for _, part in todo)
+    kept = probe.row_bytes / probe.held_bytes if probe.held_bytes else 1.0
+    tokens = sum(_distinct_tokens(sample, part.stop - part.start, kept) for _, part in todo)
     largest = max(part.stop - part.start for _, part in todo)
     return Estimate(
         seconds=loads * probe.load_seconds + rows * (probe.row_seconds + sample.row_seconds),
@@ -119,7 +125,7 @@ def estimate_index(
         memory_bytes=round(
             probe.process_bytes
             + max(_weight_bytes(checkpoint) for checkpoint in checkpoints)
-            + 1.25 * largest * probe.row_bytes
+            + 1.25 * largest * probe.held_bytes
             + probe.activation_bytes
         ),
         rows=len(run.corpus),
@@ -153,12 +159,15 @@ def check_fits(estimate: Estimate, folder: Path) -> None:
     if available is not None and estimate.memory_bytes - process_bytes() > available:
         raise StoreError(
             f"{folder}: the build needs about {_gigabytes(estimate.memory_bytes)} of memory, but only "
-            f"{_gigabytes(available)} are available. Keep fewer words a row (--max-words 20), store --dtype float16, "
+            f"{_gigabytes(available)} are available. Keep fewer words a row (--max-words 20), store --dtype int8, "
             "or end other programs."
         )
 
 
-_LESS = "--max-words 20 keeps the 20 strongest words of a row, --dtype float16 takes half of float32"
+_LESS = (
+    "--energy 0.999 keeps the strongest gradients, --max-words 20 the 20 strongest words of a row, --dtype int8 takes "
+    "half of float16"
+)
 
 
 def check_disk(needed: int, folder: Path, *, less: str = _LESS) -> None:
@@ -244,7 +253,8 @@ def _probe(run: Run, checkpoint: Checkpoint, sample: _Sample, plan: Manifest, de
     model = checkpoint.load(device)
     load_seconds = time.monotonic() - started
     full = batch_tokens(device)
-    seconds = stored = activations = 0.0
+    seconds = activations = 0.0
+    blocks: list[Block] = []
     batches = _strata_batches(run, sample, min(max(budget, _LEAST), full))
     saved = [_SavedBytes(model) for _ in batches]
     for batch, counter in zip(batches, saved, strict=True):
@@ -255,10 +265,12 @@ def _probe(run: Run, checkpoint: Checkpoint, sample: _Sample, plan: Manifest, de
         started = time.monotonic()
         block = _pass(run, model, batch, plan)
         seconds += (time.monotonic() - started) / rows
-        stored += _block_bytes(block) / rows
+        blocks.append(block)
         if device == "cpu":
             activations = max(activations, counter.bytes * max(full // (rows * width), 1))
-    return _Probe(load_seconds, seconds / len(batches), stored / len(batches), activations, process_bytes())
+    passed = [len(batch.inputs["input_ids"]) for batch in batches]
+    stored, held = (_mean_bytes(blocks, passed, energy) for energy in (plan.energy, None))
+    return _Probe(load_seconds, seconds / len(batches), stored, held, activations, process_bytes())
 
 
 def _strata_batches(run: Run, sample: _Sample, tokens: int) -> list[Batch]:
@@ -283,16 +295,33 @@ def _pass(run: Run, model: PreTrainedModel, batch: Batch, plan: Manifest) -> Blo
     return encode_block(gradients, dtype=plan.dtype, special=special_tokens(run), max_words=plan.max_words)
 
 
-def _block_bytes(block: Block) -> int:
-    """Return what these postings take in a segment: rows are stored as uint32."""
-    exponents = 0 if block.exponents is None else block.exponents.nbytes
-    return int(4 * len(block.rows) + block.norms.nbytes + block.ranks.nbytes + block.payload.nbytes + exponents)
+def _mean_bytes(blocks: Sequence[Block], rows: Sequence[int], energy: float | None) -> float:
+    """Return what a row's postings take in a segment, the mean over strata of the same weight.
+
+    With `energy`, what the strongest of all strata together take, as of a range.
+    """
+    kept = [np.ones(len(block.rows), dtype=np.bool_) for block in blocks]
+    if energy is not None:
+        joined = [np.concatenate([getattr(block, name) for block in blocks]) for name in ("norms", "rows", "tokens")]
+        kept = np.split(
+            strongest(joined[0], joined[1], joined[2], energy), np.cumsum([len(each) for each in kept])[:-1]
+        )
+    sizes = [
+        np.count_nonzero(keep) * _posting_bytes(block) / count
+        for block, keep, count in zip(blocks, kept, rows, strict=True)
+    ]
+    return float(np.mean(sizes))
 
 
-def _distinct_tokens(sample: _Sample, rows: int) -> int:
+def _posting_bytes(block: Block) -> int:
+    """Return what a posting takes in a segment: row and norm are four bytes each, rank and exponent one."""
+    return 9 + (0 if block.exponents is None else 1) + block.payload.shape[1] * block.payload.element_size()
+
+
+def _distinct_tokens(sample: _Sample, rows: int, kept: float) -> int:
     """Guess how many different tokens `rows` rows hold: vocabularies grow about as the square root of the text."""
     seen = len({token for encoding in sample.encodings for token in encoding.input_ids})
-    return round(seen * math.sqrt(max(rows / len(sample.encodings), 1)))
+    return round(seen * math.sqrt(kept * max(rows / len(sample.encodings), 1)))
 
 
 class _SavedBytes:

@@ -38,9 +38,21 @@ def answer_facts(
             ],
             "model": str((run.checkpoints[-1].config.architectures or ["?"])[0]),
             "seeds": len(members),
-            "warnings": list(run.warnings),
+            "warnings": [*run.warnings, *(_lossy(members) if question.method.need == "tokens" else ())],
         },
     }
+
+
+def _lossy(members: Sequence[Member]) -> list[str]:
+    """Say what of its token gradients an index left out beyond float16's rounding, or nothing."""
+    manifests = [member.tokens.manifest for member in members if member.tokens is not None]
+    told = []
+    if any(manifest.dtype == "int8" for manifest in manifests):
+        told.append("keeps the numbers of a gradient to 1/127 of its largest (int8)")
+    shares = [manifest.energy for manifest in manifests if manifest.energy is not None]
+    if shares:
+        told.append(f"leaves the weakest gradients out, {1 - min(shares):.3g} of all squared norms (energy)")
+    return [f"Scores are approximate: the index {' and '.join(told)}."] if told else []
 
 
 def notes_of(

@@ -38,7 +38,7 @@ from headwater.gradients.layers import Projector, Tied
 from headwater.methods import Contributions, Method, Scorer, get_method
 from headwater.progress import progress_bar
 from headwater.runs import Corpus, Run, text_task
-from headwater.store import Dtype, StoredCheckpoint, threads_for
+from headwater.store import PostingDtype, StoredCheckpoint, threads_for
 
 
 class Index:
@@ -59,8 +59,9 @@ class Index:
         tied: Tied = "separate",
         projector: Projector | None = None,
         checkpoints: str | Sequence[str | int] = "all",
-        dtype: Dtype = "float16",
+        dtype: PostingDtype = "float16",
         max_words: int | None = None,
+        energy: float | None = None,
         device: str | None = None,
         show: bool | None = None,
     ) -> Index:
@@ -68,18 +69,23 @@ class Index:
 
         What other methods need may stand there already, and stays. `dtype` is how gradients are stored (float16 with
         powers of two: error of a score about 2e-4). Token gradients (TracIn-WE): `max_words` keeps only so many words
-        a row and checkpoint. Layer gradients: `layers` (patterns; None: those of the method), `tied` and `projector`
-        say which and how; one set serves every method that its layers suit. Memory does not grow with the corpus.
+        a row and checkpoint; of each 4,096 rows and checkpoint `energy` (0.999) keeps only the strongest gradients,
+        which hold that share of all squared norms; "int8" keeps each number to 1/127 of its vector's largest. Layer
+        gradients: `layers` (patterns; None: those of the method), `tied` and `projector` say which and how; one set
+        serves every method that its layers suit. Memory does not grow with the corpus.
         Raises RunError, ModelError, StoreError, UsageError; a mistake leaves nothing half-written.
         """
         folder = Path(out) if out is not None else run.folder / "index"
         chosen, wanted = run.select(checkpoints), get_method(method)
         device = device or default_device()
-        _check_build(wanted, run, layers=layers, projector=projector, max_words=max_words)
+        _check_build(wanted, run, layers=layers, projector=projector, cut={"max_words": max_words, "energy": energy})
         if wanted.need == "tokens":
-            build_tokens(run, folder, checkpoints=chosen, dtype=dtype, max_words=max_words, device=device, show=show)
+            stored: dict[str, Any] = {"dtype": dtype, "max_words": max_words, "energy": energy}
+            build_tokens(run, folder, checkpoints=chosen, device=device, show=show, **stored)
             return cls.open(folder, run=run, device=device)
         check_weights(run, chosen)
+        if dtype == "int8":
+            raise UsageError(f"{wanted.name} reads no token gradients, and only those are stored as int8.")
         if wanted.need == "layers":
             spec = layer_spec(run, layers, default=wanted.layers, tied=tied, projector=projector, scale=wanted.scale)
             build_layers(run, folder, spec, checkpoints=chosen, dtype=dtype, device=device, show=show)
@@ -370,15 +376,16 @@ class Index:
 
 
 def _check_build(
-    method: Method, run: Run, *, layers: str | None, projector: Projector | None, max_words: int | None
+    method: Method, run: Run, *, layers: str | None, projector: Projector | None, cut: Mapping[str, Any]
 ) -> None:
     """Refuse options that the method's files do not have."""
     if method.need == "texts":
         raise UsageError(f"{method.name} reads texts alone: there is nothing to index for it.")
     if method.need != "layers" and (layers is not None or projector is not None):
         raise UsageError(f"{method.name} reads no layer gradients: layers and projector say nothing to it.")
-    if method.need != "tokens" and max_words is not None:
-        raise UsageError(f"{method.name} reads no token gradients: max_words says nothing to it.")
+    for name, given in cut.items():
+        if method.need != "tokens" and given is not None:
+            raise UsageError(f"{method.name} reads no token gradients: {name} says nothing to it.")
     if method.classes and text_task(run.task) is not None:
         raise UsageError(f"{method.name} needs classes; the task of {run.folder} is {run.task.kind}.")
 

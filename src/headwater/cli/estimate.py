@@ -21,12 +21,23 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the index, if not RUN/index.")]
 Dtypes = Annotated[
-    Literal["float16", "float32"],
-    typer.Option(help="How gradients are stored. float16 takes half; its error of a score is about 2e-4."),
+    Literal["float16", "float32", "int8"],
+    typer.Option(
+        help="How gradients are stored. float16 takes half of float32; its error of a score is about 2e-4. int8, for "
+        "token gradients, takes a quarter: each number to 1/127 of its vector's largest."
+    ),
 ]
 MaxWords = Annotated[
     int | None,
     typer.Option(min=1, max=254, metavar="N", help="Keep only the N strongest words of a row and checkpoint."),
+]
+Energy = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Keep only the strongest token gradients of each 4,096 rows and checkpoint, which hold this share of all "
+        "squared norms (0.999).",
+    ),
 ]
 Checkpoints = Annotated[
     list[str] | None,
@@ -45,6 +56,7 @@ def estimate(
     out: Out = None,
     dtype: Dtypes = "float16",
     max_words: MaxWords = None,
+    energy: Energy = None,
     checkpoints: Checkpoints = None,
     as_json: Json = False,
 ) -> None:
@@ -55,7 +67,7 @@ def estimate(
     opened = open_run(run, plain)
     folder = out or opened.folder / "index"
     chosen = chosen_checkpoints(opened, checkpoints)
-    found = estimate_index(opened, folder, checkpoints=chosen, dtype=dtype, max_words=max_words)
+    found = estimate_index(opened, folder, checkpoints=chosen, dtype=dtype, max_words=max_words, energy=energy)
     problem = None
     try:
         check_fits(found, folder)

@@ -15,7 +15,7 @@ from headwater.attribution.index import Index
 from headwater.attribution.layer_sets import LayerSpec, layer_spec
 from headwater.attribution.plans import plan_store
 from headwater.cli.console import answers, asides, duration, print_json, print_note, size
-from headwater.cli.estimate import Checkpoints, Dtypes, MaxWords, Out, chosen_checkpoints, show_estimate
+from headwater.cli.estimate import Checkpoints, Dtypes, Energy, MaxWords, Out, chosen_checkpoints, show_estimate
 from headwater.cli.options import Given, Json, examples, takes
 from headwater.cli.places import PLAIN_FLAGS, RunPlace, open_run, stores_in
 from headwater.cli.projection import LAYER_FLAGS, projector_of
@@ -32,6 +32,7 @@ app = typer.Typer(rich_markup_mode="rich", add_completion=False)
     epilog=examples(
         "headwater index runs/first",
         "headwater index runs/first --max-words 20 --out /big-disk/first-index",
+        "headwater index runs/first --dtype int8 --energy 0.999",
         "headwater index runs/first --method logra --method representer",
         "headwater index runs/first --method tracin --layers 'quarter:2,last' --dim 32",
         "headwater index my-trainer-output --data train.csv --text-column sentence --max-length 128",
@@ -54,6 +55,7 @@ def index(
     out: Out = None,
     dtype: Dtypes = "float16",
     max_words: MaxWords = None,
+    energy: Energy = None,
     checkpoints: Checkpoints = None,
     as_json: Json = False,
     plain: Given,
@@ -65,7 +67,7 @@ def index(
     what cannot fit is refused. What stands there already stays. Interrupted, it resumes where it was.
     """
     wanted = [get_method(name) for name in dict.fromkeys(method or ["tracin-we"])]
-    _check_options(wanted, layers, max_words)
+    _check_options(wanted, layers, {"dtype": dtype, "max_words": max_words, "energy": energy})
     opened = open_run(run, plain)
     folder = out or opened.folder / "index"
     chosen = chosen_checkpoints(opened, checkpoints)
@@ -73,7 +75,8 @@ def index(
     place, asked = out or run / "index", run if out is None else out
     made = []
     for build in builds:
-        facts = _made(build, opened, folder, chosen, {"dtype": dtype, "max_words": max_words}, layers)
+        stored = {"dtype": dtype, "max_words": max_words, "energy": energy}
+        facts = _made(build, opened, folder, chosen, stored, layers)
         made.append(facts)
         if not as_json:
             _show(facts, place)
@@ -105,12 +108,16 @@ class _Build:
         return ", ".join(method.name for method in self.methods)
 
 
-def _check_options(wanted: Sequence[Method], layers: Given, max_words: int | None) -> None:
+def _check_options(wanted: Sequence[Method], layers: Given, stored: dict[str, Any]) -> None:
     names, needs = ", ".join(method.name for method in wanted), {method.need for method in wanted}
     for option in layers if "layers" not in needs else ():
         raise UsageError(f"--{option.replace('_', '-')} is for methods over gradients of layers; {names}: not such.")
-    if max_words is not None and "tokens" not in needs:
-        raise UsageError(f"--max-words is for methods over token gradients; {names}: not such.")
+    for option in ("max_words", "energy"):
+        if stored[option] is not None and "tokens" not in needs:
+            raise UsageError(f"--{option.replace('_', '-')} is for methods over token gradients; {names}: not such.")
+    others = [method.name for method in wanted if method.need in ("layers", "representations")]
+    if stored["dtype"] == "int8" and others:
+        raise UsageError(f"--dtype int8 is for token gradients alone; index {', '.join(others)} with float16.")
 
 
 def _builds(wanted: Sequence[Method], run: Run, layers: Given) -> list[_Build]:

@@ -6,7 +6,7 @@ Token gradients as an inverted index (`Store`), arrays of a fixed shape a row (`
 from headwater.store.build import build_store, built_with
 from headwater.store.columns import Column
 from headwater.store.manifest import RANGE_ROWS, Manifest, RowRange, StoredCheckpoint
-from headwater.store.postings import Dtype, Postings, postings_in_memory
+from headwater.store.postings import Dtype, PostingDtype, Postings, postings_in_memory
 from headwater.store.rows import RowManifest, RowsOf, RowStore, build_rows
 from headwater.store.search import join, restrict, row_vectors, threads_for
 from headwater.store.store import Segment, Store, keep_mask
@@ -16,6 +16,7 @@ __all__ = [
     "Column",
     "Dtype",
     "Manifest",
+    "PostingDtype",
     "Postings",
     "RowManifest",
     "RowRange",

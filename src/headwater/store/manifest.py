@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar, get_args
 from headwater.errors import HeadwaterError, StoreError
 from headwater.files import canonical_json, digest, read_json, write_json
 from headwater.store.arrays import FORMAT
-from headwater.store.postings import Dtype
+from headwater.store.postings import PostingDtype
 
 NAME = "manifest.json"
 RANGE_ROWS = 4096
@@ -136,9 +136,11 @@ class Manifest(Contents):
     """What an index of token gradients is of."""
 
     method: str
-    dtype: Dtype
+    dtype: PostingDtype
     max_words: int | None
     special_tokens: tuple[int, ...]
+    energy: float | None = field(default=None, metadata=LATER)
+    """The share of all squared norms that each segment keeps; None: all of it."""
 
     @classmethod
     def of_json(cls, fields: dict[str, Any]) -> Self:
@@ -147,19 +149,21 @@ class Manifest(Contents):
         if not (
             isinstance(manifest.method, str)
             and (manifest.max_words is None or type(manifest.max_words) is int)
-            and manifest.dtype in get_args(Dtype)
+            and manifest.dtype in get_args(PostingDtype)
+            and (manifest.energy is None or (type(manifest.energy) is float and 0 < manifest.energy < 1))
         ):
             raise ValueError("a field is not of its kind")
         return manifest
 
     def own_facts(self) -> dict[str, Any]:
         """Return the method and the options of storage."""
-        return {
+        facts = {
             "method": self.method,
             "dtype": self.dtype,
             "max_words": self.max_words,
             "special_tokens": list(self.special_tokens),
         }
+        return facts if self.energy is None else {**facts, "energy": self.energy}
 
 
 Kind = TypeVar("Kind", bound=Contents)

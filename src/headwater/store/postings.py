@@ -3,7 +3,7 @@
     tokens   [t]    the tokens that occur, ascending          offsets [t+1]  where each one's postings begin
     rows     [p]    local row number                          norms   [p]    L2 norm of the stored vector, rounded up
     ranks    [p]    place within the row by norm, 0 = largest, special tokens not counted (SPECIAL_RANK), at most 254
-    payload  [p, d] the vectors, in storage dtype             exponents [p]  vector = payload * 2**exponent (float16)
+    payload  [p, d] the vectors, in storage dtype             exponents [p]  vector = payload * 2**exponent (no float32)
 
 Within a token postings stand by descending norm, equal norms by row. The same structure holds a range of training
 rows (memory-mapped from a segment file) and a batch of queries (in memory), so that search is a join of two of them.
@@ -22,10 +22,12 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch import Tensor
 
+from headwater.errors import StoreError
 from headwater.gradients.tokens import TokenGradients
-from headwater.store.halves import encode_half, powers
+from headwater.store.halves import encode_half, encode_int8, powers
 
 Dtype = Literal["float16", "float32"]
+PostingDtype = Literal["float16", "float32", "int8"]
 SPECIAL_RANK = 255
 _LAST_RANK = 254
 _SMALL, _LARGE = 1e-15, 1e15  # norms between which float32 can sum squares of components
@@ -85,16 +87,23 @@ class Block:
 
 
 def encode_block(
-    gradients: TokenGradients, *, dtype: Dtype, special: Collection[int] = (), max_words: int | None = None
+    gradients: TokenGradients, *, dtype: PostingDtype, special: Collection[int] = (), max_words: int | None = None
 ) -> Block:
     """Encode the token gradients of whole rows for storage.
 
     Postings whose vector is zero are dropped: they add nothing to any score. With `max_words` only the that many
-    largest of each row are kept (Topk of the paper); special tokens are not counted and always kept.
+    largest of each row are kept (Topk of the paper); special tokens are not counted and always kept. Raises StoreError
+    for a vector so long that float32 cannot hold its norm, or float16 a component.
     """
     payload, exponents = _encode(gradients.gradients, dtype)
     norms = _norms(payload, exponents)
     rows, tokens = gradients.rows.numpy(), gradients.tokens.numpy()
+    if not np.isfinite(norms).all():
+        row = int(rows[~np.isfinite(norms)].min()) + 1
+        raise StoreError(
+            f"row {row:,}: its gradient is too large to be stored (a norm of 3.4e38 or more). The training diverged: "
+            "choose an earlier checkpoint."
+        )
     ranks = _ranks(rows, tokens, norms, special)
     kept = norms > 0
     if max_words is not None:
@@ -107,15 +116,18 @@ def encode_block(
 
 
 def in_order(
-    blocks: Iterable[Block], *, first_row: int = 0
+    blocks: Iterable[Block], *, first_row: int = 0, energy: float | None = None
 ) -> tuple[dict[str, NDArray[Any]], Tensor, NDArray[np.intp]]:
     """Sort blocks by token, then impact. Returns the small arrays in order, the payload out of order, and the order.
 
     The payload is the bulk of the bytes: it is held once, and whoever takes it writes `payload[order]` piece by piece.
+    With `energy` the postings of the smallest norms are left out (see `strongest`).
     """
     taken = _joined(blocks)
     rows, tokens, norms = taken["rows"] - first_row, taken["tokens"], taken["norms"]
     order = np.lexsort((rows, -norms, tokens))
+    if energy is not None:
+        order = order[strongest(norms, rows, tokens, energy)[order]]
     distinct, starts = np.unique(tokens[order], return_index=True)
     small: dict[str, NDArray[Any]] = {
         "tokens": distinct.astype(np.int64),
@@ -127,6 +139,23 @@ def in_order(
     if "exponents" in taken:
         small["exponents"] = taken["exponents"][order]
     return small, torch.from_numpy(taken["payload"]), order
+
+
+def strongest(
+    norms: NDArray[np.float32], rows: NDArray[np.int64], tokens: NDArray[np.int64], energy: float
+) -> NDArray[np.bool_]:
+    """Mark the fewest postings that hold a share `energy` of all squared norms; equal norms by row, then token.
+
+    All rows are taken together: by Cauchy-Schwarz a posting changes no score by more than its norm, whatever row it is
+    of. Dropped row by row instead, a row of weak postings would keep as many as one of strong ones, at many times the
+    bytes.
+    """
+    order = np.lexsort((tokens, rows, -norms))
+    held = np.cumsum(norms[order].astype(np.float64) ** 2)
+    kept = np.zeros(len(norms), dtype=np.bool_)
+    if len(held):
+        kept[order[: int(np.searchsorted(held, energy * held[-1])) + 1]] = True
+    return kept
 
 
 def _joined(blocks: Iterable[Block]) -> dict[str, NDArray[Any]]:
@@ -157,21 +186,26 @@ def postings_in_memory(
     return Postings(**small, payload=payload[torch.from_numpy(order)], exponents=None)
 
 
-def _encode(gradients: Float32[Tensor, "p d"], dtype: Dtype) -> tuple[Tensor, NDArray[np.int8] | None]:
+def _encode(gradients: Float32[Tensor, "p d"], dtype: PostingDtype) -> tuple[Tensor, NDArray[np.int8] | None]:
+    if dtype == "int8":
+        return encode_int8(gradients)
     return encode_half(gradients) if dtype == "float16" else (gradients, None)
 
 
 def _norms(payload: Tensor, exponents: NDArray[np.int8] | None) -> NDArray[np.float32]:
     """Norms of the stored vectors, rounded up past the error of summing, so that they bound every dot product."""
-    norms: NDArray[np.float32] = torch.linalg.vector_norm(payload, dim=1, dtype=torch.float32).numpy()
+    numbers = payload.float() if payload.dtype == torch.int8 else payload
+    norms: NDArray[np.float32] = torch.linalg.vector_norm(numbers, dim=1, dtype=torch.float32).numpy()
     if exponents is not None:
-        norms = norms * powers(exponents)
+        with np.errstate(over="ignore"):  # infinity is refused by whoever asked
+            norms = norms * powers(exponents)
     else:
         unsafe = ~((norms > _SMALL) & (norms < _LARGE))  # there the squares underflow to nothing, or overflow
         rows = payload[torch.from_numpy(unsafe)]
         norms[unsafe] = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).float().numpy()
     slack = np.float32(1 + (payload.shape[1] / 2 + 8) * 2.0**-24)  # d additions in float32, halved by the root
-    return np.where(norms > 0, np.nextafter(norms * slack, np.float32(np.inf)), np.float32(0))
+    with np.errstate(over="ignore"):
+        return np.where(norms > 0, np.nextafter(norms * slack, np.float32(np.inf)), np.float32(0))
 
 
 def _ranks(

@@ -20,12 +20,17 @@ __all__ = ["open_segment", "read_facts", "write_segment"]
 _PIECE = 1 << 15  # postings gathered into order at a time while the payload is written
 
 
-def write_segment(path: Path, blocks: Iterable[Block], *, first_row: int, facts: Mapping[str, Any]) -> None:
-    """Write the postings of one row range at one checkpoint; atomic. `facts` go into the header (see `read_facts`)."""
-    small, payload, order = in_order(blocks, first_row=first_row)
+def write_segment(
+    path: Path, blocks: Iterable[Block], *, first_row: int, facts: Mapping[str, Any], energy: float | None = None
+) -> None:
+    """Write the postings of one row range at one checkpoint; atomic. `facts` go into the header (see `read_facts`).
+
+    With `energy` only the strongest are written (see `store.postings.strongest`).
+    """
+    small, payload, order = in_order(blocks, first_row=first_row, energy=energy)
     stored: NDArray[Any] = payload.numpy()
     shapes = {name: (array.dtype, array.shape) for name, array in small.items()}
-    shapes["payload"] = (stored.dtype, stored.shape)
+    shapes["payload"] = (stored.dtype, (len(order), *stored.shape[1:]))
 
     def pieces(name: str) -> Iterator[NDArray[Any]]:
         if name != "payload":
@@ -79,11 +84,12 @@ def _check_arrays(path: Path, postings: Postings, facts: Mapping[str, Any]) -> N
 
 
 def _payload_fits(postings: Postings, count: int) -> bool:
-    """Is it float32, or float16 with an exponent a posting?"""
+    """Is it float32, or float16 or int8 with an exponent a posting?"""
     exponents = postings.exponents
     if exponents is None:
         return postings.payload.dtype == torch.float32
-    return postings.payload.dtype == torch.float16 and exponents.shape == (count,) and exponents.dtype == np.int8
+    short = postings.payload.dtype in (torch.float16, torch.int8)
+    return short and exponents.shape == (count,) and exponents.dtype == np.int8
 
 
 def _rows_fit(postings: Postings, facts: Mapping[str, Any]) -> bool:
