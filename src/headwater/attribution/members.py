@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from headwater.attribution.build import find_run, stored
+from headwater.attribution.kept import kept_corpus, over
 from headwater.attribution.layer_sets import FOLDER as LAYERS
 from headwater.attribution.layer_sets import LayerSet, open_sets
 from headwater.attribution.passes import Models
@@ -16,10 +18,11 @@ from headwater.attribution.representations import FOLDER as REPRESENTATIONS
 from headwater.attribution.representations import open_representations
 from headwater.errors import StoreError
 from headwater.models.load import tokenizer_fingerprint
-from headwater.runs import Checkpoint, Run
+from headwater.runs import Checkpoint, Corpus, Run
 from headwater.store import Manifest, Store, StoredCheckpoint
 from headwater.store.manifest import NAME as MANIFEST
 from headwater.store.rows import RowManifest, RowStore
+from headwater.store.steady import read_steadily
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class Member:
     """One run and what is indexed of it; an index over several runs (seeds) has several."""
 
     run: Run
+    """With the corpus of the index, which is the run's own unless it was given another."""
+    own: Run
+    """The run as it was opened."""
     folder: Path
     tokens: Store | None
     """Token gradients, if they are indexed."""
@@ -61,10 +67,20 @@ def open_member(folder: Path, run: Run | None, device: str, *, nothing: bool = F
     With `nothing` a folder in which nothing is indexed will do.
     """
     row_stores = is_indexed(folder) and not (folder / MANIFEST).exists()
-    tokens = None if row_stores or (nothing and not is_indexed(folder)) else Store.open(folder)
-    run = run or Run.open(find_run(folder))
+    no_tokens = row_stores or (nothing and not is_indexed(folder))
+
+    def read() -> tuple[Store | None, Corpus | None]:
+        tokens = None if no_tokens else Store.open(folder)
+        if tokens is not None:
+            tokens.hold()
+        return tokens, kept_corpus(folder)
+
+    tokens, corpus = read_steadily(folder, read)
+    own = run or Run.open(find_run(folder))
+    run = own if corpus is None else over(own, corpus)
     member = Member(
         run,
+        own,
         folder,
         tokens,
         open_sets(folder),
@@ -97,6 +113,8 @@ def _check(folder: Path, manifest: Manifest | RowManifest, member: Member) -> No
                 f"{folder}: this index is of another model: no checkpoint of {run.folder} has the weights "
                 f"that {checkpoint.name} had. {_BUILD}"
             )
+    if manifest.living:  # the corpus is the one that the index itself keeps, and the list of living rows is of it
+        return
     for rows in manifest.ranges:
         if rows.stop > len(run.corpus) or run.corpus.range_digest(rows.start, rows.stop) != rows.digest:
             raise StoreError(
@@ -112,6 +130,8 @@ _BUILD = "Build again into another folder (`headwater index RUN --out DIR`)."
 def check_together(members: Sequence[Member]) -> None:
     """Refuse, by StoreError, to average what does not belong together."""
     first = members[0].run
+    for member in members:
+        _check_living(member, members[0])
     for member in members[1:]:
         other = member.run
         if other.corpus.fingerprint != first.corpus.fingerprint:
@@ -121,3 +141,17 @@ def check_together(members: Sequence[Member]) -> None:
             raise StoreError(f"{member.folder}: only runs of the same tokenizer and task can be averaged.")
         if list(other.label2id.items()) != list(first.label2id.items()):
             raise StoreError(f"{member.folder}: only runs of the same labels, in the same order, can be averaged.")
+
+
+def _check_living(member: Member, first: Member) -> None:
+    """Refuse a list of living rows that is not of the corpus, and stores whose rows stand in other places."""
+    if member.tokens is None or first.tokens is None:
+        return
+    ours, count = member.tokens.living, len(member.run.corpus)
+    if ours is not None and len(ours) != count:
+        raise StoreError(f"{member.folder}: {len(ours):,} rows live, the corpus has {count:,}. {_BUILD}")
+    stored, others = (np.arange(count) if each is None else each for each in (ours, first.tokens.living))
+    if not np.array_equal(stored, others):
+        raise StoreError(
+            f"{member.folder}: has grown otherwise than {first.folder}. `headwater compact` both, then average them."
+        )

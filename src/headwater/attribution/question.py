@@ -20,7 +20,7 @@ from headwater.errors import StoreError, UsageError
 from headwater.gradients import fold_places, input_embeddings
 from headwater.methods import LayerPart, Method, RepresentationPart, Scale, TokenPart
 from headwater.runs import Corpus, Example, Run, text_task
-from headwater.store import StoredCheckpoint, postings_in_memory
+from headwater.store import Store, StoredCheckpoint, postings_in_memory
 
 Made = TypeVar("Made")
 
@@ -50,6 +50,11 @@ class AskedQuestion:
     def corpus(self) -> Corpus:
         """Return the training rows."""
         return self.run.corpus
+
+    @property
+    def token_store(self) -> Store | None:
+        """Return the token gradients of the (first) run, if they are indexed."""
+        return self._members[0].tokens
 
     @property
     def queries(self) -> Sequence[Example]:

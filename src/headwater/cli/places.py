@@ -153,13 +153,14 @@ def _indexed_or_not(place: Path, given: Given) -> Run:
 def _run_of(place: Path, folder: Path, given: Given) -> Run:
     """Open the run of an index. A plain Trainer folder's corpus and task stand in its index, if not given."""
     from headwater.attribution.build import EXAMPLES, find_run
+    from headwater.attribution.kept import kept_corpus
     from headwater.runs import Corpus, Run, task_from_json
 
     source = find_run(folder) if place == folder else place
     if _is_recorded(source) or "data" in given or not _has_checkpoints(source):
         return open_run(source, _told(source, given))
     task = task_from_json(stores_in(folder)[0].manifest.task)
-    return Run.open(source, corpus=Corpus.read(folder / EXAMPLES), task=task)
+    return Run.open(source, corpus=kept_corpus(folder) or Corpus.read(folder / EXAMPLES), task=task)
 
 
 def _told(source: Path, given: Given) -> Given:

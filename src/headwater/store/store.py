@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 from numpy.typing import NDArray
 
+from headwater.errors import StoreError
 from headwater.store.check import Mapped, check_sizes, verify_files
+from headwater.store.living import read_living
 from headwater.store.manifest import Manifest, RowRange, StoredCheckpoint, read_manifest
 from headwater.store.postings import SPECIAL_RANK, Postings
 from headwater.store.segment import open_segment
+from headwater.store.steady import read_steadily
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,15 @@ class Segment:
 
 
 class Store:
-    """Segments on disk, opened memory-mapped when they are first asked for. Read-only; knows no texts, no models."""
+    """Segments on disk, opened memory-mapped when they are first asked for. Read-only; knows no texts, no models.
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    `living` is the stored row of every row of the corpus; None where they are the same, as in a store that never grew.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, living: Int64[np.ndarray, "rows"] | None = None) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.living = living
         self._opened: dict[str, tuple[Mapped, Postings]] = {}
         self._squares: dict[tuple[str, bool, int | None], NDArray[np.float64]] = {}
 
@@ -37,11 +45,21 @@ class Store:
     def open(cls, folder: Path) -> Store:
         """Open a finished store. Raises StoreError when it is missing, unfinished, newer, damaged or incomplete.
 
-        Every file's size is compared with the manifest; checksums are read by `verify` only.
+        Every file's size is compared with the manifest; checksums are read by `verify` only. Beside a writer it opens
+        what was there before, or what is there after, never a mix.
         """
-        manifest = read_manifest(folder)
-        check_sizes(folder, manifest)
-        return cls(folder, manifest)
+
+        def read() -> Store:
+            manifest = read_manifest(folder)
+            check_sizes(folder, manifest)
+            return cls(folder, manifest, read_living(folder, manifest) if manifest.living else None)
+
+        return read_steadily(folder, read)
+
+    def hold(self) -> None:
+        """Open every segment now, so that none is missed when a writer deletes it: its map stays readable."""
+        for rows, checkpoint in self.manifest.segments():
+            self.segment(checkpoint, rows)
 
     @property
     def bytes(self) -> int:
@@ -89,7 +107,19 @@ class Store:
 
     def verify(self) -> None:
         """Read every byte. Raises StoreError naming all files whose checksum or header is wrong."""
-        verify_files(self.folder, self.manifest)
+        try:
+            verify_files(self.folder, self.manifest)
+        except StoreError:
+            if self._is_replaced():
+                raise StoreError(f"{self.folder}: this index was changed since it was opened. Open it again.") from None
+            raise
+
+    def _is_replaced(self) -> bool:
+        """Has a writer put another manifest in the place of ours?"""
+        try:
+            return read_manifest(self.folder) != self.manifest
+        except StoreError:
+            return False
 
 
 def keep_mask(ranks: NDArray[np.uint8], *, special_tokens: bool, max_words: int | None) -> NDArray[np.bool_] | None:
