@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from headwater.attribution.build import EXAMPLES, plan_tokens, save_examples, write_source
+from headwater.attribution.build import EXAMPLES, SOURCE, plan_tokens, save_examples, warn_of_cuts, write_source
 from headwater.attribution.passes import Passes
 from headwater.engines.local import local_engine
 from headwater.engines.ray import ray_engine
 from headwater.engines.work import EngineName, StartWorker
+from headwater.errors import UsageError
+from headwater.files import read_json, write_json
 from headwater.gradients import TokenGradients, token_gradients
+from headwater.methods.method import Need
 from headwater.progress import progress_bar
 from headwater.runs import Checkpoint, Run
 from headwater.store import Manifest, RowRange, StoredCheckpoint
 from headwater.store.build import build_with, segment_writer
-from headwater.store.remote import Remote
+from headwater.store.remote import Remote, place_of
 from headwater.store.segment import open_segment
 
 
@@ -51,6 +55,44 @@ class Elsewhere:
     address: str | None
     remote: Remote | None
 
+    @classmethod
+    def of(cls, engine: str, address: str | None, remote: Remote | None) -> Elsewhere | None:
+        """Return None where the work is done here, into a folder. Raises UsageError."""
+        if engine not in get_args(EngineName):
+            raise UsageError(f"engine must be {' or '.join(get_args(EngineName))}; it is {engine!r}.")
+        if engine == "local" and address is not None:
+            raise UsageError("an address is that of a Ray cluster: say engine ray too.")
+        return None if engine == "local" and remote is None else cls(engine, address, remote)  # type: ignore[arg-type]
+
+    def check(self, need: Need, *, grows: bool) -> None:
+        """Raise UsageError where the engine cannot build this."""
+        if self.engine == "ray" and need != "tokens":
+            raise UsageError("the engine ray builds token gradients alone, so far. Leave the engine out.")
+        if self.engine == "ray" and grows:
+            raise UsageError(
+                "the engine ray builds an index of the run's own corpus; one that grows needs engine local."
+            )
+
+    @contextmanager
+    def mirrored(self, run: Run, need: Need) -> Iterator[None]:
+        """Bring the mirror of a bucket up to date; afterwards send what was built, the manifest last."""
+        if self.remote is None:
+            yield
+            return
+        self.remote.pull(segments=self.engine == "local" or need != "tokens")
+        yield
+        source = self.remote.folder / SOURCE
+        write_json(source, {**read_json(source), "run": str(run.folder.resolve())})  # relative to where, in a bucket?
+        self.remote.push()
+
+
+def fetched(place: str | Path) -> Path:
+    """Return the folder of an index; one in a bucket is fetched first. Raises StoreError, UsageError."""
+    folder, remote = place_of(place)
+    if remote is not None:
+        remote.pull()
+    return folder
+
 
 def build_tokens_elsewhere(
     run: Run,
@@ -61,28 +103,25 @@ def build_tokens_elsewhere(
     device: str,
     show: bool | None,
     **stored: Any,
-) -> int:
-    """Write what is missing of the token gradients of `run`; return how many rows were cut (see `Index.build`).
+) -> None:
+    """Write what is missing of the token gradients of `run` into `folder`, or its bucket (see `Index.build`).
 
     `stored` are the options of `plan_tokens`.
     """
     plan = plan_tokens(run, checkpoints=checkpoints, device=device, **stored)
     start: StartWorker = partial(TokenWorker, run, plan, checkpoints, device)
-    remote, cut = elsewhere.remote, 0
+    passes = Passes(run, checkpoints, device)
 
-    def count(rows: int) -> None:
-        nonlocal cut
-        cut = rows
+    def cut(rows: int) -> None:
+        passes.truncated = rows
 
     with progress_bar("index", len(run.corpus) * len(checkpoints), show=show) as advance:
         if elsewhere.engine == "ray":
-            address = elsewhere.address
-            engine = ray_engine(
-                folder, start, address=address, device=device, remote=remote, advance=advance, cut=count
-            )
+            address, remote = elsewhere.address, elsewhere.remote
+            engine = ray_engine(folder, start, address=address, device=device, remote=remote, advance=advance, cut=cut)
         else:
-            assert remote is not None
-            engine = local_engine(remote, start, advance=advance, cut=count)
+            assert elsewhere.remote is not None
+            engine = local_engine(elsewhere.remote, start, advance=advance, cut=cut)
         build_with(folder, plan, engine, others={EXAMPLES: partial(save_examples, run.corpus)})
     write_source(run, folder)
-    return cut
+    warn_of_cuts(passes)
