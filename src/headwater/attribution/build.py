@@ -36,8 +36,12 @@ def build_tokens(
     energy: float | None,
     device: str,
     show: bool | None,
+    kept: bool = False,
 ) -> None:
-    """Write what is missing of the token gradients of `run` into `folder` (see `Index.build`)."""
+    """Write what is missing of the token gradients of `run` into `folder` (see `Index.build`).
+
+    `kept`: the run's corpus is one that the index was given (see `write_source`).
+    """
     plan = plan_tokens(run, checkpoints=checkpoints, dtype=dtype, max_words=max_words, energy=energy, device=device)
     passes = Passes(run, checkpoints, device)
     with progress_bar("index", len(run.corpus) * len(checkpoints), show=show) as advance:
@@ -48,13 +52,17 @@ def build_tokens(
                 advance(int(torch.unique_consecutive(gradients.rows).numel()))
 
         build_store(folder, plan, gradients_of, others={EXAMPLES: partial(save_examples, run.corpus)}, kept=advance)
-    write_source(run, folder)
+    write_source(run, folder, kept=kept)
     warn_of_cuts(passes)
 
 
-def write_source(run: Run, folder: Path) -> None:
-    """Write down where the run of an index lies."""
-    write_json(folder / SOURCE, {"run": os.path.relpath(run.folder.resolve(), folder.resolve())})
+def write_source(run: Run, folder: Path, *, kept: bool = False) -> None:
+    """Write down where the run of an index lies; and that the index goes by a corpus of its own, if it was given one.
+
+    That is written down before any file of another corpus is, so that it is never taken for one of the run's.
+    """
+    source = {"run": os.path.relpath(run.folder.resolve(), folder.resolve())}
+    write_json(folder / SOURCE, {**source, "corpus": "kept"} if kept else source)
 
 
 def warn_of_cuts(passes: Passes) -> None:
@@ -111,17 +119,20 @@ def check_weights(run: Run, checkpoints: Sequence[Checkpoint]) -> None:
 
 def of_run(run: Run, checkpoints: Sequence[Checkpoint], device: str) -> dict[str, Any]:
     """Say what every manifest says of the run: model, tokenizer, task, ranges of rows, checkpoints, what built it."""
-    corpus = run.corpus
-    starts = range(0, len(corpus), RANGE_ROWS)
-    ranges = [(start, min(start + RANGE_ROWS, len(corpus))) for start in starts]
     return {
         "model": str((checkpoints[-1].config.architectures or ["?"])[0]),
         "tokenizer": tokenizer_fingerprint(run.tokenizer),
         "task": run.task.to_json(),
-        "ranges": tuple(RowRange(start, stop, corpus.range_digest(start, stop)) for start, stop in ranges),
+        "ranges": ranges_of(run.corpus),
         "checkpoints": tuple(map(stored, checkpoints)),
         "built_with": built_with(device),
     }
+
+
+def ranges_of(corpus: Corpus) -> tuple[RowRange, ...]:
+    """Cut a corpus into the ranges of rows that segments hold."""
+    ranges = [(start, min(start + RANGE_ROWS, len(corpus))) for start in range(0, len(corpus), RANGE_ROWS)]
+    return tuple(RowRange(start, stop, corpus.range_digest(start, stop)) for start, stop in ranges)
 
 
 def stored(checkpoint: Checkpoint) -> StoredCheckpoint:

@@ -104,7 +104,7 @@ def open_arrays(path: Path, hold: Callable[[dict[str, Tensor]], Held]) -> tuple[
     try:
         with safe_open(path, framework="pt") as file:
             held = hold({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a dict
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RuntimeError) as error:  # torch cannot map it
         raise StoreError(f"{path}: damaged segment ({error}). {REBUILD}") from error
     return facts, held
 
