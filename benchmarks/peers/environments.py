@@ -19,9 +19,11 @@ PACKAGES = {
         *["scipy==1.17.1", "peft==0.21.2", "petname==2.9", "pyarrow==26.0.1", "simple-parsing==0.1.9"],
         *["torchopt==0.7.3", "bitsandbytes==0.50.2", "pandas==3.1.1"],
     ],
+    "kronfluence": ["accelerate==1.15.0", "datasets==5.2.0", "einconv==0.1.0", "einops==0.8.2", "opt_einsum==3.4.0"],
+    "trak": ["traker==0.3.2"],
 }
-ALONE = {"dattri-llm": ["dattri==0.3.0"], "bergson": ["bergson==2.5.1"]}
-"""Installed without what they demand: bergson torchaudio and torchvision, dattri (dattri-LLM projects with it) MIDI."""
+ALONE = {"dattri-llm": ["dattri==0.3.0"], "bergson": ["bergson==2.5.1"], "kronfluence": ["kronfluence==1.0.1"]}
+"""Installed without what they demand: torchaudio, torchvision, and MIDI (dattri, with which dattri-LLM projects)."""
 UNWANTED = ["torchaudio", "torchvision"]  # beside another torch, these break `import transformers`
 
 
