@@ -12,6 +12,7 @@ import pandas as pd
 from headwater.attribution.queries import Query
 from headwater.attribution.words import Word, Words
 from headwater.runs import Example
+from headwater.store import Touched
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,9 @@ class Influence:
 
     example: Example
     score: float
-    percentile: float
-    """Share of all rows, in per cent, whose score with this query is not larger."""
+    percentile: float | None
+    """Share of all rows, in per cent, whose score with this query is not larger; None where a pruned search was told to
+    leave rows out."""
     words: tuple[WordPair, ...]
     """Strongest first. Empty where the row's score is of its text as a whole."""
     hub: int = 1
@@ -96,9 +98,11 @@ class Attribution:
     words: Words
     proponents: tuple[Influence, ...]
     opponents: tuple[Influence, ...]
-    push: float
-    """Sum of all positive scores, over all rows: the whole push toward the label."""
+    push: float | None
+    """Sum of all positive scores, over all rows: the whole push toward the label; None after a pruned search."""
     notes: tuple[str, ...] = ()
+    touched: Touched | None = None
+    """What a pruned search read; None after a full scan."""
 
     def _repr_html_(self) -> str:
         return Attributions((self,), {})._repr_html_()
@@ -117,6 +121,7 @@ class Attribution:
             "words": [[word.start, word.end, word.part] for word in self.words.words],
             "notes": list(self.notes),
             "summary": self._summary(),
+            "touched": None if self.touched is None else self.touched.to_dict(),
             "proponents": [influence.to_dict() for influence in self.proponents],
             "opponents": [influence.to_dict() for influence in self.opponents],
         }
@@ -133,7 +138,7 @@ class Attribution:
         return {
             "push": self.push,
             "top_rows": len(self.proponents),
-            "top_share": held / self.push if self.push else 0.0,
+            "top_share": None if self.push is None else held / self.push if self.push else 0.0,
             "word": word,
             "word_share": carried[word] / held if word is not None and held else 0.0,
         }

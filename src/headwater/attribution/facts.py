@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from headwater.attribution.attributions import Influence
+from headwater.attribution.attributions import Attribution, Influence
 from headwater.attribution.members import Member
 from headwater.attribution.queries import Query
 from headwater.attribution.question import AskedQuestion
 from headwater.methods import NO_TOKEN, Contributions
+from headwater.store import Touched
 
 
 def answer_facts(
-    members: Sequence[Member], method: str, options: Any, question: AskedQuestion, k: int, lists: int
+    members: Sequence[Member], method: str, options: Any, question: AskedQuestion, k: int, items: Sequence[Attribution]
 ) -> dict[str, Any]:
     """Say by which method, with which options, and of which run an answer is; `question` is its last block."""
     run, used = members[0].run, question.used or members[0].stored_checkpoints
@@ -27,7 +25,8 @@ def answer_facts(
     return {
         "method": method,
         "options": {**shown, "k": k},
-        "lists": lists,
+        "lists": len(items),
+        "search": _search_facts(items),
         "run": {
             "name": run.folder.resolve().name,
             "rows": len(run.corpus),
@@ -55,10 +54,16 @@ def _lossy(members: Sequence[Member]) -> list[str]:
     return [f"Scores are approximate: the index {' and '.join(told)}."] if told else []
 
 
+def _search_facts(items: Sequence[Attribution]) -> dict[str, Any]:
+    """Say how many queries were answered by a pruned search, and what these read of what a full scan would."""
+    touched = [item.touched for item in items if item.touched is not None]
+    return {"pruned": len(touched), **(Touched.total(touched).to_dict() if touched else {})}
+
+
 def notes_of(
     question: AskedQuestion,
     query: Query,
-    scores: NDArray[np.float32],
+    any_shared: bool,
     taken: Contributions,
     proponents: Sequence[Influence],
 ) -> tuple[str, ...]:
@@ -68,7 +73,7 @@ def notes_of(
         notes.append(
             f"This text is longer than {question.run.task.max_length} tokens: what follows was cut, as in training."
         )
-    if not scores.any():
+    if not any_shared:
         shared = "shares a word with" if method.need == "tokens" else "has anything to do with"
         notes.append(f"No training row {shared} this text, so no row has a score.")
     elif len(taken.rows) and (taken.train_tokens == NO_TOKEN).all():

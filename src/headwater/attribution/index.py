@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from numpy.typing import NDArray
 
 from headwater.attribution.aggregate import Aggregation, Columns, Over, aggregate_question
-from headwater.attribution.attributions import Attribution, Attributions, Influence
+from headwater.attribution.answer import answer, with_hubs
+from headwater.attribution.attributions import Attribution, Attributions
 from headwater.attribution.build import (
     EXAMPLES,
     build_tokens,
     check_weights,
     save_examples,
-    special_tokens,
     write_source,
 )
 from headwater.attribution.completions import NEW_TOKENS, read_prompts, settle_completions
-from headwater.attribution.explain import TokenNames, both_sides, ends, hubs, word_pairs
-from headwater.attribution.facts import answer_facts, notes_of
+from headwater.attribution.facts import answer_facts
 from headwater.attribution.layer_sets import build_layers, layer_spec
 from headwater.attribution.matrix import score_matrix
 from headwater.attribution.members import Member, check_together, default_device, open_member
 from headwater.attribution.queries import Labels, Queries, query_blocks, read_queries, settle
 from headwater.attribution.question import AskedQuestion
 from headwater.attribution.representations import build_representations
+from headwater.attribution.top import Search, find_rows, score_all
 from headwater.attribution.where import Where
-from headwater.attribution.words import Texts
 from headwater.errors import UsageError
 from headwater.gradients.layers import Projector, Tied
-from headwater.methods import Contributions, Method, Scorer, get_method
+from headwater.methods import Method, Scorer, get_method
 from headwater.progress import progress_bar
 from headwater.runs import Corpus, Run, text_task
-from headwater.store import PostingDtype, StoredCheckpoint, threads_for
+from headwater.store import PostingDtype, StoredCheckpoint
 
 
 class Index:
@@ -191,7 +188,7 @@ class Index:
         ):
             for start, block, block_labels in query_blocks(asked, labels, get_method(method), len(self)):
                 question, scorer = self._ask(block, block_labels, method, options, max_new_tokens)
-                matrix[start : start + len(block)] = self._score(question, scorer)
+                matrix[start : start + len(block)] = score_all(question, scorer)
                 advance(len(block))
         return matrix if out is None else np.load(out, mmap_mode="r")
 
@@ -203,6 +200,7 @@ class Index:
         where: Where | Mapping[str, Any] | None = None,
         *,
         method: str = "tracin-we",
+        search: Search = "auto",
         max_new_tokens: int = NEW_TOKENS,
         show: bool | None = None,
         **options: Any,
@@ -211,6 +209,9 @@ class Index:
 
         `labels` None explains the label that the last checkpoint predicts, at all checkpoints. `where` filters the
         rows that are shown: label, columns of the corpus, `exclude` (ids), `collapse` (equal rows once).
+
+        `search` "pruned" reads few of the stored vectors and finds the same rows as "full", which scores them all
+        (TracIn-WE; it knows no `push`, and under a filter no percentiles); "auto" takes what reads fewer bytes.
 
         Of a language model a query is a prompt, and its label a completion: `queries` may be [(prompt, completion)]
         too, or conversations. Without labels the model's own greedy continuation, at most `max_new_tokens` tokens,
@@ -225,22 +226,12 @@ class Index:
         with progress_bar("explain", len(asked), unit="queries", show=show) as advance:
             for _, block, block_labels in query_blocks(asked, labels, get_method(method), len(self)):
                 question, scorer = self._ask(block, block_labels, method, options, max_new_tokens, judge=True)
-                scores, margins = self._score(question, scorer), scorer.rounding()
-                for number in range(len(block)):
-                    shown = chosen.collapsed(self.corpus, scores[number], allowed)
-                    rows = ends(scores[number], shown, k, margins[number])
-                    if len(rows) > 2 * k:  # taking apart may cost a pass through the model
-                        sides = both_sides(rows, scorer.exact(number, rows), k)
-                        rows = np.sort(np.array([row for row, _ in (*sides.proponents, *sides.opponents)], np.int64))
-                    taken = scorer.explain(number, rows)
-                    found.append(self._answer(question, number, scores[number], rows, taken, k))
+                for number, rows in enumerate(find_rows(question, scorer, k, chosen, allowed, search)):
+                    found.append(answer(question, scorer, number, rows, k))
                     advance(1)
-        counts = hubs(
-            [[part.example.row for part in side] for item in found for side in (item.proponents, item.opponents)]
-        )
-        items = tuple(_with_hubs(item, counts) for item in found)
         made = self._options(get_method(method), options)
-        return Attributions(items, answer_facts(self._members, method, made, question, k, len(items)))
+        items = with_hubs(found)
+        return Attributions(items, answer_facts(self._members, method, made, question, k, items))
 
     def aggregate(
         self,
@@ -330,50 +321,6 @@ class Index:
             f"this index keeps {least} words a row and checkpoint; it cannot answer with {made.max_words}."
         )
 
-    def _score(self, question: AskedQuestion, scorer: Scorer) -> Float32[np.ndarray, "queries rows"]:
-        scores = np.zeros((len(question.asked), len(self)), dtype=np.float32)
-        with threads_for(len(scores)):
-            scorer.score(scores)
-        return scores
-
-    def _answer(
-        self,
-        question: AskedQuestion,
-        number: int,
-        scores: NDArray[np.float32],
-        rows: NDArray[np.int64],
-        taken: Contributions,
-        k: int,
-    ) -> Attribution:
-        """Sort the rows that were taken apart, and put words to them."""
-        sides = both_sides(rows, taken.scores(rows), k)
-        query = question.asked[number]
-        texts = Texts.of(query.example, query.encoding)
-        proponents, opponents = (
-            self._influences(side, taken, texts, scores) for side in (sides.proponents, sides.opponents)
-        )
-        push = float(scores[scores > 0].sum(dtype=np.float64))
-        notes = notes_of(question, query, scores, taken, proponents)
-        return Attribution(query, texts.words, proponents, opponents, push, notes)
-
-    def _influences(
-        self, side: Sequence[tuple[int, float]], taken: Contributions, query: Texts, scores: NDArray[np.float32]
-    ) -> tuple[Influence, ...]:
-        run = self.run
-        examples = [self.corpus[row] for row, _ in side]
-        encodings = run.task.encode(run.tokenizer, examples, offsets=True)
-        names = TokenNames(run.tokenizer)
-        special = frozenset(special_tokens(run))
-        return tuple(
-            Influence(
-                shown,
-                score,
-                float(100 * np.count_nonzero(scores <= scores[row]) / len(scores)),
-                word_pairs(taken, query, Texts.of(shown, encoding), names, special),
-            )
-            for shown, encoding, (row, score) in zip(map(run.task.shown, examples), encodings, side, strict=True)
-        )
-
 
 def _check_build(
     method: Method, run: Run, *, layers: str | None, projector: Projector | None, cut: Mapping[str, Any]
@@ -388,9 +335,3 @@ def _check_build(
             raise UsageError(f"{method.name} reads no token gradients: {name} says nothing to it.")
     if method.classes and text_task(run.task) is not None:
         raise UsageError(f"{method.name} needs classes; the task of {run.folder} is {run.task.kind}.")
-
-
-def _with_hubs(item: Attribution, counts: Mapping[int, int]) -> Attribution:
-    proponents = tuple(replace(part, hub=counts[part.example.row]) for part in item.proponents)
-    opponents = tuple(replace(part, hub=counts[part.example.row]) for part in item.opponents)
-    return replace(item, proponents=proponents, opponents=opponents)

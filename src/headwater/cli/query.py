@@ -6,7 +6,7 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -73,6 +73,14 @@ def query(
         bool, showing("--hide-training-text", metavar="", help="Show rows by number, without their texts.")
     ] = False,
     method: MethodName = "tracin-we",
+    search: Annotated[
+        Literal["auto", "full", "pruned"],
+        typer.Option(
+            help="Score all rows, or find the same rows by reading few of their vectors (TracIn-WE); auto: what reads "
+            "fewer bytes.",
+            rich_help_panel="Method",
+        ),
+    ] = "auto",
     options: Given,
     plain: Given,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page to read in a browser.")] = None,
@@ -90,7 +98,9 @@ def query(
     else:
         corpus, labels = read_queries(index, {**plain, "queries": queries}, predicted=predicted)
     shown = _where(where or [], index, collapse)
-    found = index.query(corpus, labels, k, shown, method=method, max_new_tokens=max_new_tokens, **options)
+    found = index.query(
+        corpus, labels, k, shown, method=method, search=search, max_new_tokens=max_new_tokens, **options
+    )
     if html is not None:
         found.save_html(html, hide_training_text=hide_training_text, command=shlex.join(["headwater", *sys.argv[1:]]))
         asides().print(f"Wrote {html}.", markup=False, soft_wrap=True)

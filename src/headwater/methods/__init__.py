@@ -12,8 +12,9 @@ from headwater.methods.parts import (
     RepresentationPart,
     TokenPart,
 )
+from headwater.methods.pruning import can_prune, is_cheaper, prune
 from headwater.methods.registry import all_methods, get_method
-from headwater.methods.tracin_we import TracInWE
+from headwater.methods.tracin_we import Matched, TracInWE
 
 __all__ = [
     "NO_PLACE",
@@ -23,6 +24,7 @@ __all__ = [
     "LayerOptions",
     "LayerPart",
     "LayerSpan",
+    "Matched",
     "Method",
     "PlaceVectors",
     "Question",
@@ -33,5 +35,8 @@ __all__ = [
     "TokenPart",
     "TracInWE",
     "all_methods",
+    "can_prune",
     "get_method",
+    "is_cheaper",
+    "prune",
 ]

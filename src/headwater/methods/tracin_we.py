@@ -79,7 +79,7 @@ class Matched:
         """Write the score of every query with every training row into `out`, which holds zeros."""
         options = self.options
         for part in self.parts:
-            words = _words_to_cut(part, options)
+            words = words_to_cut(part, options)
             for segment in part.store.segments(part.checkpoint):
                 # Special tokens need no cut here: the queries' side has none.
                 join(out, part.queries, segment, part.weight, max_words=words)
@@ -132,7 +132,7 @@ def match(
     return Matched(cut, queries, synonyms, options)
 
 
-def _words_to_cut(part: TokenPart, options: TracInWE) -> int | None:
+def words_to_cut(part: TokenPart, options: TracInWE) -> int | None:
     """Topk on the rows' side; None, which costs nothing, where the index keeps no more words than that anyway."""
     kept = part.store.manifest.max_words
     return None if kept is not None and options.max_words == kept else options.max_words

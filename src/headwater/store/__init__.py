@@ -7,9 +7,11 @@ from headwater.store.build import build_store, built_with
 from headwater.store.columns import Column
 from headwater.store.manifest import RANGE_ROWS, Manifest, RowRange, StoredCheckpoint
 from headwater.store.postings import Dtype, PostingDtype, Postings, postings_in_memory
+from headwater.store.pruned import QueryLists, Top, search_pruned
 from headwater.store.rows import RowManifest, RowsOf, RowStore, build_rows
 from headwater.store.search import join, restrict, row_vectors, threads_for
 from headwater.store.store import Segment, Store, keep_mask
+from headwater.store.touched import Touched
 
 __all__ = [
     "RANGE_ROWS",
@@ -18,6 +20,7 @@ __all__ = [
     "Manifest",
     "PostingDtype",
     "Postings",
+    "QueryLists",
     "RowManifest",
     "RowRange",
     "RowStore",
@@ -25,6 +28,8 @@ __all__ = [
     "Segment",
     "Store",
     "StoredCheckpoint",
+    "Top",
+    "Touched",
     "build_rows",
     "build_store",
     "built_with",
@@ -33,5 +38,6 @@ __all__ = [
     "postings_in_memory",
     "restrict",
     "row_vectors",
+    "search_pruned",
     "threads_for",
 ]
