@@ -8,6 +8,8 @@ The driver, which holds the writer lock, writes the manifest when all files are 
 from __future__ import annotations
 
 import os
+import re
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,13 +99,21 @@ def joined(address: str | None) -> Iterator[Any]:
         yield ray
         return
     try:
+        _check_reachable(address)
         ray.init(address=address, log_to_driver=False, logging_level="error", include_dashboard=_no_dashboard(address))
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise UsageError(f"cannot join a Ray cluster at {address or 'this machine'} ({error}).") from None
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise OSError where nobody listens; Ray itself would try for most of a minute."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:([0-9]+)", address or "")
+    if found is not None:
+        socket.create_connection((found[1], int(found[2])), timeout=5).close()
 
 
 def _no_dashboard(address: str | None) -> bool | None:
@@ -127,7 +137,7 @@ def _run(ray: Any, submit: Iterable[Callable[[], Any]]) -> Iterator[Any]:
         for each in running:
             ray.cancel(each)
         if running:
-            ray.wait(running, num_returns=len(running), timeout=60)
+            ray.wait(running, num_returns=len(running), timeout=10)
 
 
 def _result(ray: Any, done: Any) -> Any:
