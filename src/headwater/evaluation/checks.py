@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headwater.errors import UsageError
+from headwater.evaluation.candidates import Candidate
 from headwater.evaluation.columns import RETRAINED, Metric
 from headwater.evaluation.facts import right_rows
 from headwater.evaluation.grouped import groups_of
 from headwater.evaluation.scoring import Asked
 from headwater.evaluation.settings import EvaluateSettings
 from headwater.evaluation.unretrained import planted_labels
+from headwater.evaluation.worded import check_words
 from headwater.runs import Run, text_task
 
 
-def check(names: Sequence[Metric], asked: Asked, others: Sequence[Run], settings: EvaluateSettings) -> None:
+def check(
+    names: Sequence[Metric],
+    asked: Asked,
+    candidates: Sequence[Candidate],
+    others: Sequence[Run],
+    settings: EvaluateSettings,
+) -> None:
     """Raises UsageError, DataError or RunError where a metric lacks something."""
     needs = {metric.need for metric in names}
     if "labels" in needs:
@@ -30,6 +38,8 @@ def check(names: Sequence[Metric], asked: Asked, others: Sequence[Run], settings
     if "facts" in needs:
         column = _named(names, "facts", settings.fact_column, "of corpus and queries that names the fact (fact_column)")
         right_rows(asked.run.corpus, asked.queries, column)
+    if "words" in needs:
+        check_words(asked, candidates)
     for metric in names:
         _check_removals(metric.name, asked, settings)
 

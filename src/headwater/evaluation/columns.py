@@ -15,8 +15,8 @@ from headwater.evaluation.metrics.bootstrap import Interval, interval
 from headwater.evaluation.result import Result
 from headwater.evaluation.scoring import Scored
 
-Need = Literal["subsets", "removals", "filter", "scores", "steps", "labels", "facts", "runs"]
-RETRAINED: Sequence[Need] = ("subsets", "removals", "filter")
+Need = Literal["subsets", "removals", "filter", "words", "scores", "steps", "labels", "facts", "runs"]
+RETRAINED: Sequence[Need] = ("subsets", "removals", "filter", "words")
 """Needs that retraining meets."""
 
 
@@ -26,8 +26,9 @@ class Metric:
 
     name: str
     need: Need
-    """What beside the scores: retrainings on subsets; without named rows; the same, asked about test rows; nothing;
-    steps of the optimizer; a column that says which labels are wrong; one that names facts; or other runs."""
+    """What beside the scores: retrainings on subsets; without named rows; the same, asked about test rows; without
+    named words; nothing; steps of the optimizer; a column that says which labels are wrong; one that names facts; or
+    other runs."""
     unit: str
     """What there is fewer of where the budget is small; "" where it costs no retrainings."""
     least: int
@@ -41,6 +42,7 @@ METRICS = (
     Metric("leave-one-out", "removals", "rows", 3, "correlation with leaving rows out one at a time; for small data"),
     Metric("groups", "removals", "groups", 3, "correlation with leaving groups of rows out, by a column"),
     Metric("filtering", "filter", "methods", 1, "accuracy on test rows after removing the 30% of lowest scores"),
+    Metric("word-deletion", "words", "queries", 1, "retrain without the top words instead of rows"),
     Metric("ndr", "labels", "", 0, "share of the wrong labels among the lowest 30% of rows"),
     Metric("auc-ndr", "labels", "", 0, "area under that curve"),
     Metric("mislabel", "labels", "", 0, "area under the ROC curve of finding wrong labels"),

@@ -16,7 +16,8 @@ from headwater.evaluation.retraining import Retraining, starting_seconds
 from headwater.evaluation.scoring import scoring_seconds
 
 _WORTH = 0.1  # of the budget: less is not worth another round of retraining
-_PLOTS, _A_PLOT = 9, 0.15  # of deletion on the page; seconds
+_PLOTS = {"deletion": 9, "word-deletion": 7, "facts": 5, "filtering": 4}  # on the page; of other metrics 2
+_A_PLOT = 0.15  # seconds
 _SAFETY = 1.25  # what was timed once may take longer
 
 
@@ -25,7 +26,7 @@ class Clock:
 
     def __init__(self, started: float, budget: float | None, metrics: Sequence[Metric]) -> None:
         self.started, self.budget = started, budget
-        plots = sum(_PLOTS if metric.name == "deletion" else 2 for metric in metrics)
+        plots = sum(_PLOTS.get(metric.name, 2) for metric in metrics)
         self.reserve = 0.0 if budget is None else 1.5 + _A_PLOT * plots + min(5.0, 0.01 * budget)
 
     @property

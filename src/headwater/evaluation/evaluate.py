@@ -75,11 +75,7 @@ def evaluate(
     """
     started = time.monotonic() if begun is None else begun
     chosen = make_settings(settings)
-    columns = {"labels": chosen.noise_column, "facts": chosen.fact_column, "groups": chosen.group_column}
-    given = {name: column is not None for name, column in columns.items()}
-    names = chosen_metrics(metrics, runs=bool(others), **given)
-    asked, candidates = _prepared(run, methods, queries, Path(out), scores or {}, chosen)
-    check(names, asked, others, chosen)
+    names, asked, candidates = prepared(run, methods, metrics, queries, Path(out), scores or {}, others, chosen)
     filters = any(metric.need == "filter" for metric in names)
     tests = test_rows(run, asked.queries, test, seed=chosen.seed) if filters else None
     clock = Clock(started, None if budget is None else seconds_of(budget), names)
@@ -124,21 +120,32 @@ def make_settings(given: Mapping[str, Any]) -> EvaluateSettings:
     return EvaluateSettings(**given)
 
 
-def _prepared(
+def prepared(
     run: Run,
     methods: Sequence[str | Candidate],
+    metrics: Sequence[str] | None,
     queries: Corpus | str | Path | int,
     out: Path,
     scores: Mapping[str, Any],
+    others: Sequence[Run],
     settings: EvaluateSettings,
-) -> tuple[Asked, list[Candidate]]:
+) -> tuple[list[Metric], Asked, list[Candidate]]:
+    """Choose the metrics, read the queries, make what is graded, and check that all of it fits together.
+
+    Raises UsageError, DataError, RunError, StoreError.
+    """
+    columns = {"labels": settings.noise_column, "facts": settings.fact_column, "groups": settings.group_column}
+    given = {name: column is not None for name, column in columns.items()}
+    names = chosen_metrics(metrics, runs=bool(others), **given)
     corpus = asked_queries(run, queries, seed=settings.seed)
     candidates = candidates_of(run, methods, scores, baselines=settings.baselines, queries=len(corpus))
     name = corpus.columns.label
     labels = None if name is None else corpus.table.column(name).to_pylist()
     if out.exists() and not out.is_dir():
         raise StoreError(f"{out}: is a file. Choose a folder with --out.")
-    return Asked(run, corpus, labels, out), candidates
+    asked = Asked(run, corpus, labels, out)
+    check(names, asked, candidates, others, settings)
+    return names, asked, candidates
 
 
 def _unretrained(

@@ -28,6 +28,7 @@ from headwater.evaluation.removals import (
 from headwater.evaluation.retraining import Retraining
 from headwater.evaluation.scoring import Scored
 from headwater.evaluation.settings import EvaluateSettings
+from headwater.evaluation.worded import all_cuts, word_columns
 
 _FEW = 30  # subsets; of fewer, a correlation is mostly luck
 _DRAWN = "Only {} subsets: others would give other values, and the interval, drawn over queries, does not say how far."
@@ -45,7 +46,7 @@ def retrained_columns(
     curves: Curves = {}
     used: list[Used] = []
     retrains = 0
-    seen = {need: _seen(retraining, need) for need in retraining.removing}
+    seen = {need: retraining.seen(need) for need in retraining.removing}
     sets: set[tuple[Need, Any]] = set()
     seeds = len(retraining.seeds)
     for metric, wish in zip(retraining.metrics, wishes, strict=True):
@@ -66,11 +67,6 @@ def retrained_columns(
     return made, curves, used, retrains + seeds * len(sets)
 
 
-def _seen(retraining: Retraining, need: Need) -> Seen:
-    bank = retraining.bank(need)
-    return Seen(bank.results(seeds=retraining.seeds), bank.protocol)
-
-
 def _removal_columns(
     metric: Metric, retraining: Retraining, scored: Sequence[Scored], seen: Seen, done: int
 ) -> tuple[list[Graded], Curves]:
@@ -84,6 +80,8 @@ def _removal_columns(
         return [qld_column(scored, seen, done, settings)], {}
     if metric.name == "filtering":
         return filter_columns(scored, seen, done, settings), {}
+    if metric.name == "word-deletion":
+        return word_columns(scored, all_cuts(retraining.asked, scored, settings), seen, done, settings)
     if metric.name == "groups":
         groups = groups_of(retraining.asked.run.corpus, str(settings.group_column), seed=settings.seed)
         return [groups_column(scored, seen, groups[:done], settings)], {}

@@ -120,7 +120,7 @@ def curve_plot(evaluation: Evaluation, name: str, number: int) -> Markup:
         axes.plot(told["k"], line["mean"], color=colour, linestyle=style, marker=_mark(evaluation, label),
                   markersize=4, label=label)  # fmt: skip
     axes.axhline(0, color=SOFT, linewidth=0.8)
-    axes.set_xlabel("rows removed")
+    axes.set_xlabel("words cut" if name.startswith("word-del") else "rows removed")
     axes.set_ylabel(name)
     _legend(axes)
     return page_svg(figure, f"d{number}")

@@ -6,9 +6,8 @@ it stands in for the method `random`, whose own lists would be such rows too, at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -28,7 +27,7 @@ from headwater.evaluation.settings import EvaluateSettings
 
 Values = Float64[np.ndarray, " queries"]
 Curves = dict[str, dict[str, Any]]
-"""By column: "k" (rows removed), and by method "mean", "low" and "high" at each."""
+"""By column: "k" (rows removed, or words cut), and by method "mean", "low" and "high" at each."""
 _WITHOUT: RowSet = ()
 
 
@@ -67,15 +66,12 @@ class Seen:
 
     found: Results
     protocol: str
+    sets: Sequence[Any]
+    """The row sets, in the order of the arrays; of word deletion, sets of words."""
 
-    def of(self, removal: RowSet, values: Float32[np.ndarray, "sets seeds queries"]) -> Float32[np.ndarray, "s q"]:
+    def of(self, removal: Any, values: Float32[np.ndarray, "sets seeds queries"]) -> Float32[np.ndarray, "s q"]:
         """The outputs of the models trained without these rows."""
         return np.asarray(values[self.sets.index(removal)])
-
-    @cached_property
-    def sets(self) -> list[RowSet]:
-        """The row sets, in the order of the arrays."""
-        return self.found.removals
 
     @property
     def seeds(self) -> int:
@@ -92,7 +88,7 @@ def deletion_columns(
     control = deletion.random_plan(rows, settings.draws, grid=grid, seed=settings.seed)
     made: list[Graded] = []
     drawn: Curves = {}
-    for name, values in _measured(seen.found).items():
+    for name, values in measured(seen.found).items():
         values = values[:, :, :queries]
         baseline = seen.of(_WITHOUT, values).mean(axis=0)
         chance = deletion.curves(deletion.gather_random(control, values, sets=seen.sets), baseline)
@@ -105,7 +101,7 @@ def deletion_columns(
             }
             column = _area(side, name, grid, queries, seen, settings)
             made += _area_columns(column, scored, curves, chance, settings)
-            drawn[column.name] = _bands(grid, curves, chance, settings)
+            drawn[column.name] = bands(grid, curves, chance, settings)
     return made, drawn
 
 
@@ -150,7 +146,7 @@ def graded_by_lists(scored: Sequence[Scored]) -> list[Scored]:
     return [one for one in scored if one.candidate.label != CONTROL]
 
 
-def _measured(found: Results) -> dict[str, Float32[np.ndarray, "sets seeds queries"]]:
+def measured(found: Results) -> dict[str, Float32[np.ndarray, "sets seeds queries"]]:
     """What deletion looks at: probability and log-odds of a class; of a text, whose probability is tiny, its log."""
     if found.label_logits is None:
         return {"log-probability": -found.losses}
@@ -201,12 +197,13 @@ def _area_columns(
     return [plain, Graded(beyond, results)]
 
 
-def _bands(
+def bands(
     grid: Sequence[int],
-    curves: dict[str, Float64[np.ndarray, "queries k"]],
+    curves: Mapping[str, Float64[np.ndarray, "queries k"]],
     chance: Float64[np.ndarray, "queries k"],
     settings: EvaluateSettings,
 ) -> dict[str, Any]:
+    """A curve of each method and of the control, with its interval at each point."""
     told: dict[str, Any] = {"k": list(grid), "methods": {}}
     for label, curve in {**curves, CONTROL: chance}.items():
         mean, low, high = (

@@ -71,7 +71,7 @@ def _plots(evaluation: Evaluation, columns: list[Graded]) -> list[tuple[str, Mar
             continue
         if one.column.name in evaluation.curves:
             found.append(
-                (f"{one.column.name}, by the number of rows removed", curve_plot(evaluation, one.column.name, place))
+                (f"{one.column.name}, by the number of {_removed(one)}", curve_plot(evaluation, one.column.name, place))
             )
         if one.column.main:
             found.append((f"{one.column.name}: {one.column.about}", values_plot(evaluation, one, place)))
@@ -80,6 +80,10 @@ def _plots(evaluation: Evaluation, columns: list[Graded]) -> list[tuple[str, Mar
         place = evaluation.columns.index(first)
         found.append((f"{first.column.name} against what it costs", cost_plot(evaluation, first, place)))
     return [(caption, plot) for caption, plot in found if plot]
+
+
+def _removed(one: Graded) -> str:
+    return "words cut" if one.column.metric == "word-deletion" else "rows removed"
 
 
 def _notes(columns: list[Graded]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 DIR/bank/half-SEED, DIR/bank/leave-k-out-SHARE-SEED     random subsets (LDS)
 DIR/bank/remove                                         everything but named rows (deletion, QLD, leave-one-out, groups)
+DIR/bank/words                                          all rows, named words cut out (word deletion)
 DIR/bank/filter                                         the same, asked about test rows (filtering)
 """
 
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from headwater.evaluation.bank import Protocol, RetrainBank, remove
+from headwater.evaluation.bank import Protocol, RetrainBank, cut_words, remove
 from headwater.evaluation.bank.fill import Pace, usual_processes
 from headwater.evaluation.bank.manifest import read_times
 from headwater.evaluation.columns import Metric, Need
-from headwater.evaluation.plan import Removals, RowSet, Total, Wish, counted_once
+from headwater.evaluation.plan import Removals, Total, Wish, counted_once
+from headwater.evaluation.removals import Seen
 from headwater.evaluation.scoring import Asked
 from headwater.evaluation.settings import EvaluateSettings
 from headwater.evaluation.wanted import most_sets
@@ -57,10 +59,17 @@ class Retraining:
         assert self.tests is not None
         return self._bank("filter", remove(), self.tests)
 
+    @cached_property
+    def worded(self) -> RetrainBank:
+        """All rows, without named words."""
+        return self._bank("words", cut_words(), self.asked.queries)
+
     def bank(self, need: Need) -> RetrainBank:
         """The bank that meets a need."""
         if need == "subsets":
             return self.drawn
+        if need == "words":
+            return self.worded
         return self.filtered if need == "filter" else self.named
 
     @property
@@ -98,7 +107,7 @@ class Retraining:
                 bank.grow(3)
                 numbers = [0, 1, 2]
             else:
-                numbers = bank.add([()])
+                numbers = self._added(self.needs[0], [()])
             items = [(number, seed) for number in numbers for seed in self.seeds]
             bank.fill(processes=1, only=items[:1], show=False)
             if float(Pace.of(bank).seconds_a_row or 0.0) * self.rows < _QUICK:  # the first one is the slowest
@@ -122,9 +131,16 @@ class Retraining:
         count = len(self.drawn.manifest.masks)
         return next((n for n in range(count) if any((n, seed) in missing for seed in self.seeds)), count)
 
-    def done_removals(self, need: Need) -> set[RowSet]:
-        """Row sets that every seed was retrained without."""
-        return set(self.bank(need).results(seeds=self.seeds).removals)
+    def seen(self, need: Need) -> Seen:
+        """What the models without some rows, or words, said, as far as every seed was retrained."""
+        bank = self.bank(need)
+        found = bank.results(seeds=self.seeds)
+        edits = bank.manifest.edits
+        return Seen(found, bank.protocol, [edits[at] for at in found.subsets] if edits else found.removals)
+
+    def done_removals(self, need: Need) -> set[Any]:
+        """Row sets, or sets of words, that every seed was retrained without."""
+        return set(self.seen(need).sets)
 
     def guesses(self, methods: int) -> list[Wish]:
         """What the metrics may wish for at most, in retrainings, before there are scores."""
@@ -188,9 +204,13 @@ class Retraining:
                 bank.grow(subsets)
                 numbers = list(range(subsets))
             else:
-                numbers = bank.add(sets[need])
+                numbers = self._added(need, sets[need])
             items = [(number, seed) for number in numbers for seed in self.seeds]
             bank.fill(until=share, processes=processes, only=items, show=show)
+
+    def _added(self, need: Need, sets: Sequence[Any]) -> list[int]:
+        bank = self.bank(need)
+        return bank.add_edits(sets) if need == "words" else bank.add(sets)
 
     def _sets(self, need: Need, units: Mapping[str, int], removals: Mapping[str, Removals[Any]]) -> list[Any]:
         names = [metric.name for metric in self.metrics if metric.need == need]
@@ -243,7 +263,7 @@ def starting_seconds(processes: int) -> float:
     return _STARTING if processes > 1 else 0.0
 
 
-def _in_turn(parts: Sequence[Sequence[RowSet]]) -> list[RowSet]:
+def _in_turn(parts: Sequence[Sequence[Any]]) -> list[Any]:
     """All of them, each once; the parts take turns, so that none is served last."""
     longest = max((len(part) for part in parts), default=0)
     turns = [part[place] for place in range(longest) for part in parts if place < len(part)]

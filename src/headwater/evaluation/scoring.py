@@ -130,6 +130,10 @@ class Asked:
         write_json(path.with_suffix(".json"), told)
         return found
 
+    def index(self, candidate: Candidate, *, show: bool | None = None) -> Index:
+        """What a candidate reads; built where it is not there. Raises what Index.build raises."""
+        return self._indexed(candidate, show)[0]
+
     def _indexed(self, candidate: Candidate, show: bool | None) -> tuple[Index, float]:
         """The index, and the seconds that building it took: those of its last building, if an earlier one was cut."""
         folder = self.index_folder(candidate)

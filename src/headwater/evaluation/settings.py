@@ -34,6 +34,7 @@ class EvaluateSettings:
     )
     rows_out: int = _setting(200, "leave-one-out: leave out so many rows, one at a time (all, if there are no more).")
     k: int = _setting(10, "tail-patch, facts, hubness, stability, word-deletion: how long the lists of top rows are.")
+    words: tuple[int, ...] = _setting((10, 20, 50), "word-deletion: how many words are cut.")
     filter_share: float = _setting(0.3, "filtering: the part of the rows that is removed, those of the lowest scores.")
     group_column: str | None = _setting(None, "groups: column of the corpus; rows with the same value are a group.")
     fact_column: str | None = _setting(
@@ -75,6 +76,8 @@ class EvaluateSettings:
             raise UsageError(f"retrains must not be negative, but is {self.retrains}.")
         if self.processes is not None and self.processes < 1:
             raise UsageError(f"processes must be at least 1, not {self.processes}.")
+        if not self.words or self.words[0] < 1 or list(self.words) != sorted(set(self.words)):
+            raise UsageError(f"words must ascend from at least 1, not {self.words}.")
         if self.seed < 0:
             raise UsageError(f"seed must not be negative, but is {self.seed}.")
 
@@ -101,7 +104,7 @@ class EvaluateSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"grid": None if self.grid is None else list(self.grid)}
+        return asdict(self) | {"grid": None if self.grid is None else list(self.grid), "words": list(self.words)}
 
 
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smh])")

@@ -12,6 +12,7 @@ from headwater.evaluation.plan import Removals
 from headwater.evaluation.removals import removal_sets
 from headwater.evaluation.scoring import Asked, Scored
 from headwater.evaluation.settings import EvaluateSettings
+from headwater.evaluation.worded import all_cuts, word_sets
 
 
 def wanted(metric: Metric, asked: Asked, scored: Sequence[Scored], settings: EvaluateSettings) -> Removals[Any]:
@@ -20,6 +21,8 @@ def wanted(metric: Metric, asked: Asked, scored: Sequence[Scored], settings: Eva
         return group_sets(asked.run.corpus, settings)
     if metric.name == "filtering":
         return filter_sets(scored, settings)
+    if metric.name == "word-deletion":
+        return word_sets(all_cuts(asked, scored, settings), len(asked.queries))
     return removal_sets(metric.name, scored, settings)
 
 
@@ -32,6 +35,8 @@ def most_sets(metric: Metric, asked: Asked, methods: int, settings: EvaluateSett
         return 1, 1, len(groups_of(asked.run.corpus, str(settings.group_column), seed=settings.seed))
     if metric.name == "filtering":
         return 1 + settings.draws, 1, methods
+    if metric.name == "word-deletion":
+        return 1, 2 * methods * len(settings.words), queries
     if metric.name == "qld":
         return 1 + settings.draws, methods, queries
     points = len(settings.sizes(rows))

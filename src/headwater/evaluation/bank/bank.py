@@ -3,6 +3,7 @@
     BANK/bank.json                           what it is of, the protocol, how many subsets, which seeds
     BANK/queries.parquet                     what is asked about
     BANK/subsets.safetensors                 masks [subsets, rows / 8], one bit a row
+    BANK/edits.json                          under cut_words(): the words that each is trained without (`edits`)
     BANK/retrains/SUBSET-SEED.safetensors    one file a retraining (`outputs`), whole or not there
     BANK/times.jsonl                         seconds of each, which no other file holds: those are equal byte for byte
 
@@ -25,6 +26,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from headwater.errors import RunError, StoreError, UsageError
+from headwater.evaluation.bank.edits import NAME as EDITS
+from headwater.evaluation.bank.edits import checked_edits
 from headwater.evaluation.bank.fill import fill
 from headwater.evaluation.bank.identity import difference, identity, machine_facts, query_facts, run_facts
 from headwater.evaluation.bank.manifest import (
@@ -43,6 +46,7 @@ from headwater.evaluation.bank.queries import check_queries, with_labels
 from headwater.evaluation.bank.results import Results
 from headwater.evaluation.bank.retrainer import Retrainer
 from headwater.evaluation.bank.workers import Item
+from headwater.evaluation.metrics.word_deletion import Edit
 from headwater.runs.corpus import Corpus, Label
 from headwater.runs.run import Run
 from headwater.store.lock import writer_lock
@@ -151,8 +155,7 @@ class RetrainBank:
 
         Raises UsageError for rows that are not there, a set of all rows, or a bank whose subsets are drawn.
         """
-        if self.manifest.protocol.drawn:
-            raise UsageError(f"{self.folder}: this bank's protocol is {self.protocol}: its subsets are drawn.")
+        self._need_protocol("remove")
         masks = named(removals, int(self.manifest.identity["rows"]))
         numbers: list[int] = []
 
@@ -165,6 +168,23 @@ class RetrainBank:
                     fresh.append(mask[None])
                 numbers.append(known[mask.tobytes()])
             return replace(now, masks=np.concatenate([now.masks, *fresh]))
+
+        self._change(added)
+        return numbers
+
+    def add_edits(self, edits: Collection[Edit]) -> list[int]:
+        """Name words to cut out; returns the number of each edit. One that is there already is not added again.
+
+        Raises UsageError for rows that are not there, or a bank whose protocol is not `cut_words()`.
+        """
+        self._need_protocol("words")
+        rows = int(self.manifest.identity["rows"])
+        wished, numbers = checked_edits(edits, rows), list[int]()
+
+        def added(now: Manifest) -> Manifest:
+            known = {edit: number for number, edit in enumerate(now.edits)}
+            numbers.extend(known.setdefault(edit, len(known)) for edit in wished)
+            return replace(now, edits=tuple(known), masks=np.ones((len(known), rows), dtype=np.bool_))
 
         self._change(added)
         return numbers
@@ -291,7 +311,8 @@ class RetrainBank:
     ) -> tuple[bytes, float]:
         """Do one retraining: what its file holds, and seconds. Nothing is written."""
         rows = np.flatnonzero(self.manifest.masks[item[0]]).tolist()
-        outputs, seconds = retrainer(rows, item[1], check=check)
+        edit = self.manifest.edits[item[0]] if self.manifest.edits else ()
+        outputs, seconds = retrainer(rows, item[1], edit=edit, check=check)
         return to_bytes(outputs, self.manifest.facts(item)), seconds
 
     def _change(self, change: Callable[[Manifest], Manifest]) -> None:
@@ -301,6 +322,11 @@ class RetrainBank:
             self.manifest = change(now)
             if len(self.manifest.masks) != len(now.masks) or self.manifest.seeds != now.seeds:
                 self.manifest.write(self.folder)
+
+    def _need_protocol(self, name: str) -> None:
+        if self.manifest.protocol.name != name:
+            how = "its subsets are drawn." if self.manifest.protocol.drawn else "it takes no such subsets."
+            raise UsageError(f"{self.folder}: this bank's protocol is {self.protocol}: {how}")
 
     def _need_run(self) -> Run:
         if self.run is None:
@@ -315,7 +341,7 @@ class RetrainBank:
 
 def _check_folder(folder: Path) -> None:
     """Refuse to make a bank among other things."""
-    ours = {NAME, QUERIES, RETRAINS, "subsets.safetensors", "times.jsonl", ".lock"}
+    ours = {NAME, QUERIES, RETRAINS, EDITS, "subsets.safetensors", "times.jsonl", ".lock"}
     if folder.exists() and not has_bank(folder):
         others = [] if not folder.is_dir() else [path.name for path in folder.iterdir() if path.name not in ours]
         if not folder.is_dir() or [name for name in others if not name.endswith(".part")]:

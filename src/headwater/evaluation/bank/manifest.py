@@ -14,8 +14,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from headwater.errors import StoreError
+from headwater.evaluation.bank.edits import NAME as EDITS
+from headwater.evaluation.bank.edits import edit_digest, read_edits, write_edits
 from headwater.evaluation.bank.protocol import Protocol
 from headwater.evaluation.bank.workers import Item
+from headwater.evaluation.metrics.word_deletion import Edit
 from headwater.files import atomic_file, canonical_json, digest, read_json, write_json
 
 FORMAT = 1
@@ -29,13 +32,15 @@ _TIMES = "times.jsonl"
 
 @dataclass(frozen=True)
 class Manifest:
-    """bank.json and subsets.safetensors."""
+    """bank.json and subsets.safetensors; of a bank of edited texts, edits.json."""
 
     identity: Mapping[str, Any]
     """What the bank is of (`identity.identity`); it never changes."""
     seeds: tuple[int, ...]
     masks: Bool[np.ndarray, "subsets rows"]
     """True for the rows trained on."""
+    edits: tuple[Edit, ...] = ()
+    """Under `cut_words()`: the words cut out, one edit a subset."""
 
     @property
     def protocol(self) -> Protocol:
@@ -46,13 +51,17 @@ class Manifest:
         """What the file of one retraining says of itself."""
         number, seed = item
         subset = np.packbits(self.masks[number]).tobytes()
-        return {"bank": digest([canonical_json(self.identity)]), "subset": digest([subset]), "seed": seed}
+        words = {"words": edit_digest([self.edits[number]])} if self.protocol.name == "words" else {}
+        return {"bank": digest([canonical_json(self.identity)]), "subset": digest([subset]), "seed": seed, **words}
 
     def write(self, folder: Path) -> None:
-        """Write both files; bank.json last, so that it never counts subsets that are not there."""
+        """Write all files; bank.json last, so that it never counts subsets that are not there."""
         packed = {"masks": np.packbits(self.masks, axis=1)}
         with atomic_file(folder / _SUBSETS) as temporary:
             temporary.write_bytes(save(packed))
+        words = self.protocol.name == "words"
+        if words:
+            write_edits(folder, self.edits)
         told = {
             "format": FORMAT,
             "identity": dict(self.identity),
@@ -60,6 +69,7 @@ class Manifest:
             "seeds": list(self.seeds),
             "subsets": len(self.masks),
             "masks": _digest(self.masks),
+            **({"edits": edit_digest(self.edits)} if words else {}),
         }
         write_json(folder / NAME, told)
 
@@ -85,7 +95,10 @@ def read_manifest(folder: Path) -> Manifest:
         masks = np.unpackbits(packed, axis=1, count=int(identity["rows"])).astype(np.bool_)
         if len(masks) != count or _digest(masks) != told["masks"]:
             raise StoreError(f"{folder / _SUBSETS}: damaged. Put the file back, or make another bank.")
-        return Manifest(identity, tuple(int(seed) for seed in told["seeds"]), masks)
+        edits = read_edits(folder, count) if "edits" in told else ()
+        if "edits" in told and (len(edits) != count or edit_digest(edits) != told["edits"]):
+            raise StoreError(f"{folder / EDITS}: damaged. Put the file back, or make another bank.")
+        return Manifest(identity, tuple(int(seed) for seed in told["seeds"]), masks, edits)
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise StoreError(f"{folder}: this bank is damaged ({type(error).__name__}: {error}). Make another.") from error
 

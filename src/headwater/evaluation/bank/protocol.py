@@ -3,6 +3,7 @@
 half          half of the rows, drawn at random without replacement (the usual bank for LDS)
 leave-k-out   all rows but k, or but a share of them, drawn at random
 remove        all rows but the ones that were named (deletion curves, filtering)
+words         all rows, with named words cut out of their texts (word deletion)
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from jaxtyping import Bool
 
 from headwater.errors import UsageError
 
-NAMES = ("half", "leave-k-out", "remove")
+NAMES = ("half", "leave-k-out", "remove", "words")
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """`half()`, `leave_k_out(...)` and `remove()` make one."""
+    """`half()`, `leave_k_out(...)`, `remove()` and `cut_words()` make one."""
 
     name: str
     k: int | None = None
@@ -46,7 +47,7 @@ class Protocol:
     @property
     def drawn(self) -> bool:
         """Whether the subsets are random; else they are named."""
-        return self.name != "remove"
+        return self.name not in ("remove", "words")
 
     def left_out(self, rows: int) -> int:
         """How many of `rows` rows a drawn subset leaves out. Raises UsageError where none or all would be."""
@@ -81,6 +82,8 @@ class Protocol:
             return f"half (50% of the rows at random, seed {self.seed})"
         if self.name == "remove":
             return "remove (all rows but the named ones)"
+        if self.name == "words":
+            return "words (all rows, the named words cut out)"
         out = f"{self.k:,} rows" if self.k is not None else f"{self.share:.3g} of the rows"
         return f"leave-k-out ({out} left out at random, seed {self.seed})"
 
@@ -98,6 +101,11 @@ def leave_k_out(k: int | None = None, *, share: float | None = None, seed: int =
 def remove() -> Protocol:
     """Leave out the rows that are named; `RetrainBank.add` names them."""
     return Protocol("remove")
+
+
+def cut_words() -> Protocol:
+    """Keep every row, but cut words out of the texts; `RetrainBank.add_edits` names them."""
+    return Protocol("words")
 
 
 def named(removals: Collection[Collection[int]], rows: int) -> Bool[np.ndarray, "subsets rows"]:
