@@ -16,7 +16,7 @@ import builders
 import headwater as hw
 from attribution.conftest import make_run
 from headwater.attribution.estimate import estimate_index
-from headwater.errors import HeadwaterError, StoreError
+from headwater.errors import HeadwaterError, StoreError, UsageError
 from headwater.gradients import TokenGradients
 from headwater.store import Postings, RowRange, Store, StoredCheckpoint, build_store, join, postings_in_memory
 from headwater.store.manifest import read_manifest
@@ -233,6 +233,18 @@ def test_a_real_models_lossy_index_answers_nearly_as_the_exact_one_and_says_that
         for part in attribution.proponents:
             assert part.score == pytest.approx(float(line[part.example.row]), rel=1e-4, abs=1e-7)
     lossy.verify()
+
+
+@pytest.mark.parametrize("normalize", ["train", "both"])
+def test_an_index_of_the_strongest_gradients_does_not_normalize_but_one_of_all_in_int8_does(
+    run: hw.Run, tmp_path: Path, normalize: str
+) -> None:
+    strongest_alone = hw.Index.build(run, tmp_path / "strongest", energy=0.999)
+    with pytest.raises(UsageError, match="keeps the strongest alone"):
+        strongest_alone.query(QUERIES, normalize=normalize)
+    exact = hw.Index.build(run, tmp_path / "exact", dtype="float32").scores(QUERIES, normalize=normalize)
+    ours = hw.Index.build(run, tmp_path / "int8", dtype="int8").scores(QUERIES, normalize=normalize)
+    assert np.abs(ours - exact).max() < 0.02 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("energy", [None, 0.9])

@@ -115,7 +115,15 @@ def prepare(question: Question, options: TracInWE) -> Matched:
 def match(
     parts: Sequence[TokenPart], queries: int, options: TracInWE, embeddings: torch.Tensor | None = None
 ) -> Matched:
-    """Make the scorer of some parts; `embeddings` [v, d] are what synonyms are found in."""
+    """Make the scorer of some parts; `embeddings` [v, d] are what synonyms are found in.
+
+    Raises UsageError for `normalize` on an index of the strongest gradients alone.
+    """
+    if options.normalize is not None and any(part.store.manifest.energy is not None for part in parts):
+        raise UsageError(
+            "normalize needs every row's gradients, but this index keeps the strongest alone (energy), of some rows "
+            "none: weak rows would be scored far off. Build an index without energy (--out DIR), or do not normalize."
+        )
     cut = [
         replace(
             part, queries=restrict(part.queries, special_tokens=options.special_tokens, max_words=options.max_words)

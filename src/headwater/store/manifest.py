@@ -140,7 +140,7 @@ class Manifest(Contents):
     max_words: int | None
     special_tokens: tuple[int, ...]
     energy: float | None = field(default=None, metadata=LATER)
-    """The share of all squared norms that each segment keeps; None: all of it."""
+    """The share of all squared norms that each segment keeps, in its strongest postings; None: all of it."""
 
     @classmethod
     def of_json(cls, fields: dict[str, Any]) -> Self:
