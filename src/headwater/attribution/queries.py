@@ -67,13 +67,18 @@ def query_blocks(queries: Corpus, labels: Labels, method: Method, rows: int) -> 
     """Cut queries and labels into blocks, so that memory does not grow with their number."""
     if labels is not None and len(labels) != len(queries):
         raise UsageError(f"{len(queries)} queries but {len(labels)} labels: give one label a query.")
-    most = _LEAST_BLOCK if method.need == "tokens" else min(max(_CELLS // rows, _LEAST_BLOCK), _MOST_BLOCK)
+    most = block_size(method, rows)
     if len(queries) <= most:
         yield 0, queries, labels
         return
     for start in range(0, len(queries), most):
         stop = min(start + most, len(queries))
         yield start, queries.take(range(start, stop)), None if labels is None else labels[start:stop]
+
+
+def block_size(method: Method, rows: int) -> int:
+    """Return how many queries are asked together of an index of so many rows."""
+    return _LEAST_BLOCK if method.need == "tokens" else min(max(_CELLS // rows, _LEAST_BLOCK), _MOST_BLOCK)
 
 
 def settle(
