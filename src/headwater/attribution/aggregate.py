@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from scipy.stats import rankdata
 
+from headwater.attribution.living import prepared
 from headwater.attribution.question import AskedQuestion
 from headwater.errors import UsageError
 
@@ -46,12 +47,15 @@ class Columns:
     def add(self, scores: Float32[np.ndarray, "columns rows"]) -> None:
         """Add columns, one a query."""
         self._count += len(scores)
-        if self._how == "mean":
-            self._sums += scores.sum(axis=0, dtype=np.float64)
-            return
         for column in scores:
-            ranks = rankdata(column) - 1
-            self._sums += ranks if self._how == "rank" else -np.maximum(self._against - ranks, 0)
+            self._sums += self.of(column)
+
+    def of(self, column: Float32[np.ndarray, " rows"]) -> Float64[np.ndarray, " rows"]:
+        """What one column adds."""
+        if self._how == "mean":
+            return column.astype(np.float64)
+        ranks = np.asarray(rankdata(column) - 1)
+        return ranks if self._how == "rank" else -np.maximum(self._against - ranks, 0)
 
     def result(self) -> Float64[np.ndarray, "rows"]:
         """Return one number a row: the mean of the columns, the mean rank, or the sum of the votes."""
@@ -77,7 +81,7 @@ def aggregate_question(question: AskedQuestion, options: Any, over: Sequence[Ove
         checkpoints = [(name,) for name in options.checkpoints or question.checkpoint_names(options)]
     for layer, checkpoint in product(layers, checkpoints):
         given = {name: value for name, value in (("layers", layer), ("checkpoints", checkpoint)) if value is not None}
-        _add(question, question.method.prepare(question, replace(options, **given)), columns)
+        _add(question, prepared(question, replace(options, **given)), columns)
 
 
 def _add(question: AskedQuestion, scorer: Any, columns: Columns) -> None:

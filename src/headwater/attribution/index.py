@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +14,26 @@ from jaxtyping import Float32, Float64
 from headwater.attribution.aggregate import Aggregation, Columns, Over, aggregate_question
 from headwater.attribution.answer import answer, with_hubs
 from headwater.attribution.attributions import Attribution, Attributions
-from headwater.attribution.build import (
-    EXAMPLES,
-    build_tokens,
-    check_weights,
-    save_examples,
-    write_source,
-)
+from headwater.attribution.building import build_index
 from headwater.attribution.completions import NEW_TOKENS, read_prompts, settle_completions
+from headwater.attribution.elsewhere import Elsewhere, fetched
 from headwater.attribution.facts import answer_facts
-from headwater.attribution.layer_sets import build_layers, layer_spec
+from headwater.attribution.grow import compact_tokens
+from headwater.attribution.living import prepared
 from headwater.attribution.matrix import score_matrix
 from headwater.attribution.members import Member, check_together, default_device, open_member
 from headwater.attribution.queries import Labels, Queries, query_blocks, read_queries, settle
 from headwater.attribution.question import AskedQuestion
-from headwater.attribution.representations import build_representations
 from headwater.attribution.top import Search, find_rows, score_all
 from headwater.attribution.where import Where
+from headwater.engines.work import EngineName
 from headwater.errors import UsageError
 from headwater.gradients.layers import Projector, Tied
 from headwater.methods import Method, Scorer, get_method
 from headwater.progress import progress_bar
 from headwater.runs import Corpus, Run, text_task
 from headwater.store import PostingDtype, StoredCheckpoint
+from headwater.store.remote import place_of
 
 
 class Index:
@@ -51,6 +49,7 @@ class Index:
         run: Run,
         out: str | Path | None = None,
         *,
+        corpus: Any = None,
         method: str = "tracin-we",
         layers: str | None = None,
         tied: Tied = "separate",
@@ -60,6 +59,8 @@ class Index:
         max_words: int | None = None,
         energy: float | None = None,
         device: str | None = None,
+        engine: EngineName = "local",
+        address: str | None = None,
         show: bool | None = None,
     ) -> Index:
         """Index every training row of `run` for a method, in RUN/index or `out`. Resumes what was interrupted.
@@ -70,27 +71,26 @@ class Index:
         which hold that share of all squared norms; "int8" keeps each number to 1/127 of its vector's largest. Layer
         gradients: `layers` (patterns; None: those of the method), `tied` and `projector` say which and how; one set
         serves every method that its layers suit. Memory does not grow with the corpus.
+
+        `corpus` (a Corpus, or what `Corpus.read` takes): index this one in the place of the run's own. Of an index that
+        is there already only the rows that are new or changed are computed; the index then goes by this corpus, until
+        another is given: `index.corpus`, and one column of scores for each of its rows, in its order.
+
+        `out` may be a URL (s3://bucket/index), which is mirrored in a folder of this machine. With the engine "ray" the
+        nodes of the Ray cluster at `address` (None: this machine) write token gradients, the same bytes; they must see
+        the run's folder, and `out` unless it is a URL, at the same paths.
         Raises RunError, ModelError, StoreError, UsageError; a mistake leaves nothing half-written.
         """
-        folder = Path(out) if out is not None else run.folder / "index"
-        chosen, wanted = run.select(checkpoints), get_method(method)
+        folder, remote = place_of(run.folder / "index" if out is None else out)
+        elsewhere = Elsewhere.of(engine, address, remote)
         device = device or default_device()
-        _check_build(wanted, run, layers=layers, projector=projector, cut={"max_words": max_words, "energy": energy})
-        if wanted.need == "tokens":
-            stored: dict[str, Any] = {"dtype": dtype, "max_words": max_words, "energy": energy}
-            build_tokens(run, folder, checkpoints=chosen, device=device, show=show, **stored)
-            return cls.open(folder, run=run, device=device)
-        check_weights(run, chosen)
-        if dtype == "int8":
-            raise UsageError(f"{wanted.name} reads no token gradients, and only those are stored as int8.")
-        if wanted.need == "layers":
-            spec = layer_spec(run, layers, default=wanted.layers, tied=tied, projector=projector, scale=wanted.scale)
-            build_layers(run, folder, spec, checkpoints=chosen, dtype=dtype, device=device, show=show)
-        elif wanted.need == "representations":
-            build_representations(run, folder, checkpoints=chosen, device=device, show=show)
-        save_examples(run.corpus, folder / EXAMPLES)
-        write_source(run, folder)
-        return cls.open(folder, run=run, device=device)
+        given: dict[str, Any] = {"dtype": dtype, "max_words": max_words, "energy": energy}
+        given |= {"layers": layers, "tied": tied, "projector": projector}
+        given |= {"checkpoints": run.select(checkpoints), "device": device, "show": show}
+        wanted = get_method(method)
+        with nullcontext() if elsewhere is None else elsewhere.mirrored(run, wanted.need):
+            build_index(run, folder, wanted, corpus, elsewhere=elsewhere, **given)
+        return cls.open(folder if remote is None else remote.url, run=run, device=device)
 
     @classmethod
     def open(
@@ -102,8 +102,9 @@ class Index:
     ) -> Index:
         """Open an index, or several of runs of the same corpus, whose scores are then averaged.
 
-        Averaging over seeds raises quality more than any option. Raises StoreError when an index is missing,
-        unfinished, damaged, or not of this run.
+        Averaging over seeds raises quality more than any option. An index at a URL (s3://bucket/index) is fetched into
+        a folder of this machine, and compared with its checksums, unless it is there already. Raises StoreError when an
+        index is missing, unfinished, damaged, or not of this run.
         """
         paths = [path] if isinstance(path, str | Path) else list(path)
         if not paths:
@@ -112,7 +113,7 @@ class Index:
         if len(runs) != len(paths):
             raise UsageError(f"{len(paths)} indexes but {len(runs)} runs: give one run an index.")
         members = [
-            open_member(Path(place), given, device or default_device())
+            open_member(fetched(place), given, device or default_device())
             for place, given in zip(paths, runs, strict=True)
         ]
         check_together(members)
@@ -162,6 +163,24 @@ class Index:
         for member in self._members:
             for store in member.stores:
                 store.verify()
+
+    @property
+    def dead(self) -> int:
+        """Return the number of rows that are stored, but no longer of the corpus: changed or removed."""
+        found = [member.tokens for member in self._members if member.tokens is not None]
+        return sum(store.manifest.rows - len(store.living) for store in found if store.living is not None)
+
+    def compact(self) -> Index:
+        """Rewrite what has grown into full ranges of rows without dead ones; return the index, opened again.
+
+        The files are then those of a fresh build of the same corpus, but for the rounding of gradients that were
+        computed in other batches. Whoever has the index open, this one included, goes on as before. Raises StoreError.
+        """
+        for member in self._members:
+            if member.tokens is not None:
+                compact_tokens(member.folder)
+        runs, device = [member.own for member in self._members], self._members[0].models.device
+        return Index.open([member.folder for member in self._members], run=runs, device=device)
 
     def scores(
         self,
@@ -291,7 +310,7 @@ class Index:
         chosen = get_method(method)
         made = self._options(chosen, options)
         question = self._question(queries, labels, chosen, max_new_tokens, judge=judge)
-        return question, chosen.prepare(question, made)
+        return question, prepared(question, made)
 
     def _question(
         self, queries: Corpus, labels: Labels, method: Method, max_new_tokens: int, *, judge: bool = False
@@ -320,18 +339,3 @@ class Index:
         raise UsageError(
             f"this index keeps {least} words a row and checkpoint; it cannot answer with {made.max_words}."
         )
-
-
-def _check_build(
-    method: Method, run: Run, *, layers: str | None, projector: Projector | None, cut: Mapping[str, Any]
-) -> None:
-    """Refuse options that the method's files do not have."""
-    if method.need == "texts":
-        raise UsageError(f"{method.name} reads texts alone: there is nothing to index for it.")
-    if method.need != "layers" and (layers is not None or projector is not None):
-        raise UsageError(f"{method.name} reads no layer gradients: layers and projector say nothing to it.")
-    for name, given in cut.items():
-        if method.need != "tokens" and given is not None:
-            raise UsageError(f"{method.name} reads no token gradients: {name} says nothing to it.")
-    if method.classes and text_task(run.task) is not None:
-        raise UsageError(f"{method.name} needs classes; the task of {run.folder} is {run.task.kind}.")

@@ -51,6 +51,9 @@ COMMANDS = {
     "layers": Entry(
         "layers", _INDEX, "List a model's layers, what a pattern selects of them, and how much they cancel."
     ),
+    "compact": Entry(
+        "compact", _INDEX, "Rewrite an index that has grown: full files, without rows that were changed or removed."
+    ),
     "verify": Entry("verify", _INDEX, "Read every byte of an index, and say whether it is whole."),
     "query": Entry("query", _ASK, "Explain predictions: the training rows, and the words in them, behind each."),
     "scores": Entry("scores", _ASK, "Score queries against every training row, into a .npy file."),
