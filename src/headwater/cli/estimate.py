@@ -21,7 +21,7 @@ from headwater.evaluation.settings import EvaluateSettings
 if TYPE_CHECKING:
     from headwater import Checkpoint, Run
 
-Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the index, if not RUN/index.")]
+Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder or s3:// URL of the index, if not RUN/index.")]
 Dtypes = Annotated[
     Literal["float16", "float32", "int8"],
     typer.Option(

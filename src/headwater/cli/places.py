@@ -90,8 +90,10 @@ def open_indexes(
 
     Raises StoreError naming the command that builds what is missing; `layers` is what the method was told to read.
     """
+    from headwater.attribution.elsewhere import fetched
     from headwater.attribution.index import Index
 
+    places = [fetched(place) for place in places]
     if method is not None and method.need == "texts" and not any(map(_is_index, places)):
         return Index.of([_indexed_or_not(place, given) for place in places])
     folders = [index_folder(place, method, layers) for place in places]
@@ -99,7 +101,10 @@ def open_indexes(
 
 
 def index_folder(place: Path, method: Method | None = None, layers: str | None = None) -> Path:
-    """Return the folder of the index that a place means. Raises RunError, StoreError."""
+    """Return the folder of the index that a place means; one in a bucket is fetched. Raises RunError, StoreError."""
+    from headwater.attribution.elsewhere import fetched
+
+    place = fetched(place)
     if not place.exists():
         raise RunError(f"{place}: no such folder.")
     if not (_is_index(place) or _is_recorded(place) or _has_checkpoints(place)):
