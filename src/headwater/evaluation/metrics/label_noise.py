@@ -82,10 +82,10 @@ def _knots(
     scores: Float[np.ndarray, " rows"], planted: Bool[np.ndarray, " rows"]
 ) -> tuple[Float64[np.ndarray, " knots"], Float64[np.ndarray, " knots"]]:
     """Where groups of equal scores end: rows so far, and the share of wrong labels among them; from (0, 0)."""
-    _, group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
-    wrong = np.bincount(group, weights=planted, minlength=len(sizes))
-    counts = np.concatenate([[0.0], np.cumsum(sizes)])
-    return counts, np.concatenate([[0.0], np.cumsum(wrong)]) / planted.sum()
+    order = np.argsort(scores, kind="stable")
+    ordered, wrong = scores[order], np.cumsum(planted[order])
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+    return np.append(0.0, ends + 1.0), np.append(0.0, wrong[ends] / wrong[-1])
 
 
 def _checked(scores: Float[np.ndarray, " rows"], planted: Bool[np.ndarray, " rows"]) -> tuple[np.ndarray, np.ndarray]:
