@@ -158,6 +158,21 @@ def test_without_a_corpus_an_index_that_was_given_one_keeps_to_it(trained: hw.Ru
     _same_answers(_build(trained, tmp_path / "i", ROWS[:24]).compact(), _build(trained, tmp_path / "own"))
 
 
+def test_an_index_that_has_grown_is_never_taken_for_one_of_the_runs_own_rows(trained: hw.Run, tmp_path: Path) -> None:
+    _build(trained, tmp_path / "i")
+    grown = _build(trained, tmp_path / "i", ROWS[6:30])  # as many rows as the run has
+    assert len(grown) == len(trained.corpus)
+    (tmp_path / "i" / "source.json").unlink()
+    again = hw.Index.open(tmp_path / "i", run=trained)
+    assert [each.text for each in again.corpus] == [row["text"] for row in ROWS[6:30]]
+    with pytest.raises(StoreError, match=r"source\.json: names no run"):
+        again.compact()
+    _build(trained, tmp_path / "i").compact()
+    (tmp_path / "i" / "source.json").unlink()
+    with pytest.raises(StoreError, match="another corpus"):
+        hw.Index.open(tmp_path / "i", run=trained)
+
+
 def test_what_does_not_grow_yet_says_so_and_can_stand_beside_what_has_grown(trained: hw.Run, tmp_path: Path) -> None:
     folder = tmp_path / "i"
     _build(trained, folder)

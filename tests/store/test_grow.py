@@ -176,6 +176,41 @@ def test_a_store_grows_and_is_compacted_again_and_again(
     assert files(tmp_path / "s") == files(tmp_path / "fresh")
 
 
+def test_rows_without_any_posting_are_compacted_too(
+    tmp_path: Path, files: Callable[[Path], dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import store.test_grow as here
+
+    real = here._row
+
+    def row(checkpoint: StoredCheckpoint, content: int, number: int) -> TokenGradients:
+        found = real(checkpoint, content, number)
+        return found if content % 2 else replace(found, gradients=found.gradients * 0)
+
+    monkeypatch.setattr(here, "_row", row)
+    texts = [2, 4, 6, 8, 1, 3]
+    _fresh(tmp_path / "grown", [0, *texts])
+    _grow(tmp_path / "grown", texts)
+    _compact(tmp_path / "grown").verify()
+    _fresh(tmp_path / "fresh", texts)
+    assert files(tmp_path / "grown") == files(tmp_path / "fresh")
+
+
+def test_a_compaction_that_fails_leaves_the_store_and_nothing_else(
+    tmp_path: Path, files: Callable[[Path], dict[str, bytes]]
+) -> None:
+    _fresh(tmp_path, FIRST)
+    manifest = _grow(tmp_path, [*FIRST[2:], 20]).manifest
+    name = manifest.segment_path(manifest.checkpoints[1], manifest.ranges[0])
+    data = bytearray((tmp_path / name).read_bytes())
+    data[20] ^= 1  # in its header
+    (tmp_path / name).write_bytes(data)
+    before = files(tmp_path)
+    with pytest.raises(StoreError, match="damaged"):
+        _compact(tmp_path)
+    assert files(tmp_path) == before and not (tmp_path / "compacted").exists()
+
+
 def test_compacting_what_never_grew_changes_nothing(tmp_path: Path, files: Callable[[Path], dict[str, bytes]]) -> None:
     _fresh(tmp_path, FIRST)
     before = files(tmp_path)

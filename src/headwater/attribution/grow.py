@@ -19,6 +19,7 @@ from jaxtyping import Int64
 
 from headwater.attribution.build import (
     EXAMPLES,
+    SOURCE,
     build_tokens,
     plan_tokens,
     ranges_of,
@@ -26,7 +27,7 @@ from headwater.attribution.build import (
     warn_of_cuts,
     write_source,
 )
-from headwater.attribution.kept import examples_path, kept_corpus, over
+from headwater.attribution.kept import examples_path, kept_corpus, over, says_kept
 from headwater.attribution.layer_sets import FOLDER as LAYERS
 from headwater.attribution.passes import Passes
 from headwater.attribution.representations import FOLDER as REPRESENTATIONS
@@ -85,6 +86,7 @@ def _grown(run: Run, folder: Path, corpus: Corpus | None, *, show: bool | None, 
         if not current.living:
             return False
         if after is before:
+            write_source(run, folder, kept=True)
             write_manifest(folder, replace(current, checkpoints=check_alike(folder, current, plan)))
             return True
     else:
@@ -156,6 +158,10 @@ def compact_tokens(folder: Path) -> Manifest:
         current = settle(folder, read_manifest(folder))
         if not current.living:
             return current
+        if not says_kept(folder):  # once it is compact nothing else tells it from an index of the run's own rows
+            raise StoreError(
+                f"{folder / SOURCE}: does not say of which run this index is. Run `headwater index` first."
+            )
         return compact_store(folder, current, ranges_of(Corpus.read(examples_path(folder, current))))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from headwater.attribution.build import EXAMPLES, SOURCE
-from headwater.errors import DataError, HeadwaterError
+from headwater.errors import DataError, HeadwaterError, StoreError
 from headwater.files import read_json
 from headwater.runs import Corpus, Run
 from headwater.store import Manifest
@@ -22,19 +22,29 @@ from headwater.store.steady import read_steadily
 
 
 def keeps_corpus(folder: Path) -> bool:
-    """Say whether an index has a corpus of its own."""
+    """Say whether an index has a corpus of its own; one that has grown always has."""
+    if says_kept(folder):
+        return True
+    try:
+        return (folder / MANIFEST).exists() and bool(read_manifest(folder).living)
+    except StoreError:
+        return False
+
+
+def says_kept(folder: Path) -> bool:
+    """Say whether it is written down that an index has a corpus of its own (see `build.write_source`)."""
     try:
         return bool(read_json(folder / SOURCE).get("corpus") == "kept")
     except (HeadwaterError, AttributeError, OSError):
-        return False
+        return False  # whoever needs the run says what is wrong with it
 
 
 def kept_corpus(folder: Path) -> Corpus | None:
     """Return the corpus of an index that keeps one of its own; None where it has none, or not yet."""
-    if not keeps_corpus(folder):
-        return None
 
     def read() -> Corpus | None:
+        if not keeps_corpus(folder):
+            return None
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
         path = examples_path(folder, manifest)
         return Corpus.read(path) if path.exists() or manifest is not None else None

@@ -11,7 +11,7 @@ import typer
 from headwater.cli.console import answers, duration, print_json, size
 from headwater.cli.options import Json, examples
 from headwater.cli.places import index_folder, stores_in
-from headwater.errors import StoreError
+from headwater.errors import StoreError, UsageError
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
@@ -31,7 +31,10 @@ def compact(
     """
     from headwater.attribution.grow import compact_tokens
     from headwater.store import Store
+    from headwater.store.remote import place_of
 
+    if place_of(place)[1] is not None:
+        raise UsageError(f"{place}: an index in a bucket is not compacted yet. Do it to a folder, and copy that there.")
     folder = index_folder(place)
     before = [store for store in stores_in(folder) if isinstance(store, Store)]
     if not before:

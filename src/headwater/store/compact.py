@@ -8,6 +8,7 @@ at any moment leaves one of them; the next writer finishes.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -38,8 +39,19 @@ def compact_store(folder: Path, current: Manifest, ranges: Sequence[RowRange]) -
     if not current.living and current.ranges == tuple(ranges):
         return current
     check_sizes(folder, current)
-    living = read_living(folder, current)
     staged = replace(current, ranges=tuple(ranges), living="", place=COMPACTED, files={})
+    try:
+        staged = staged.with_files(_staged_files(folder, current, staged))
+    except BaseException:
+        shutil.rmtree(folder / COMPACTED, ignore_errors=True)  # of a full disk what was written so far is a part
+        raise
+    write_manifest(folder, staged)
+    return settle(folder, staged)
+
+
+def _staged_files(folder: Path, current: Manifest, staged: Manifest) -> dict[str, FileEntry]:
+    """Write every new file into its place beside the old ones."""
+    living = read_living(folder, current)
     files = {}
     for rows, checkpoint in staged.segments():
         files[staged.segment_path(checkpoint, rows)] = _write_range(folder, current, staged, checkpoint, rows, living)
@@ -47,9 +59,7 @@ def compact_store(folder: Path, current: Manifest, ranges: Sequence[RowRange]) -
         there = f"{COMPACTED}/{PurePosixPath(name).name}"
         link_file(folder / name, folder / there)
         files[there] = current.files[name]
-    staged = staged.with_files(files)
-    write_manifest(folder, staged)
-    return settle(folder, staged)
+    return files
 
 
 def settle(folder: Path, current: Manifest) -> Manifest:
@@ -101,7 +111,7 @@ def _blocks(
         number[wanted[mine] - old.start] = mine + rows.start
         row_of = number[postings.rows]
         found, tokens = np.flatnonzero(row_of >= 0), postings.token_of()
-        for start in range(0, len(found), _PIECE):
+        for start in range(0, max(len(found), 1), _PIECE):  # rows without any posting give an empty block
             at = found[start : start + _PIECE]
             yield Block(
                 rows=row_of[at],
