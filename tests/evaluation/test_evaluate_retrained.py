@@ -11,8 +11,16 @@ import builders
 import headwater as hw
 from headwater.errors import DataError, UsageError
 from headwater.evaluation.bank import RetrainBank
+from headwater.evaluation.candidates import Candidate, candidates_of
+from headwater.evaluation.columns import get_metric
+from headwater.evaluation.costs import Clock
+from headwater.evaluation.filtered import filter_columns
 from headwater.evaluation.late import scored_within, with_late
 from headwater.evaluation.metrics.label_noise import win_rate
+from headwater.evaluation.removals import Seen
+from headwater.evaluation.scoring import Asked, Cost, Scored
+from headwater.evaluation.settings import EvaluateSettings
+from headwater.evaluation.unretrained import hubness_column
 from headwater.runs import Classification, Corpus, Run
 from headwater.training import TrainSettings, predict, retrain, train
 
@@ -95,21 +103,28 @@ def test_wins_are_counted_seed_by_seed(filtered: hw.Evaluation, out: Path) -> No
     assert set(filtered.methods) == {"bm25", "key", "negative", "bm25-label", "tfidf-label", "random"}
     seeds = win_rate(accuracies[at])
     assert seeds.tolist() == [1.0, 0.0]
-    assert "a trial is a seed" in filtered.column("win rate").protocol
+    assert "a trial of the win rate is a seed" in filtered.column("win rate").protocol
     assert found.removals[0] == () and len(found.removals) <= 1 + 2 + 5
 
 
-def test_fewer_retrainings_leave_the_last_methods_without_a_number(run: Run, queries: Corpus, tmp_path: Path) -> None:
+def test_filtering_wants_all_methods_and_tells_which_were_not_finished(
+    run: Run, queries: Corpus, tmp_path: Path
+) -> None:
     scores = {"key": key_scores(), "negative": -key_scores()}
-    made = hw.evaluate(
-        run, [], ["filtering"], queries, out=tmp_path, scores=scores, retrains=8, test=5, **(SETTINGS)
-    )  # two seeds of all rows, two draws and one method
-    assert made.retrains == 8 and made.used[0].used == 1 and made.used[0].wished == 2
-    assert np.isfinite(made.cell("accuracy", "key").value) and made.cell("accuracy", "key").queries == 5
-    assert np.isnan(made.cell("accuracy", "negative").value)
-    assert "in the time there was" in made.cell("accuracy", "negative").notes[0]
-    with pytest.raises(UsageError, match="retrains 7: the least is 8"):
-        hw.evaluate(run, [], ["filtering"], queries, out=tmp_path, scores=scores, retrains=7, test=5, **SETTINGS)
+    given = {"queries": queries, "out": tmp_path, "scores": scores, "test": 5, "seeds": 1, **SETTINGS}
+    with pytest.raises(UsageError, match="retrains 4: the least is 5"):  # all rows, two draws and two methods
+        hw.evaluate(run, [], ["filtering"], retrains=4, **given)
+    made = hw.evaluate(run, [], ["filtering"], retrains=5, **given)
+    assert made.retrains == 5 and made.used[0].used == 2
+    found = RetrainBank.open(tmp_path / "bank" / "filter").results()
+    settings = EvaluateSettings(draws=2, seeds=1)
+    both = [
+        Scored(Candidate(name, None, {}, each), each, Cost(name, None, None, None)) for name, each in scores.items()
+    ]
+    first, *_ = filter_columns(both, Seen(found, "remove", found.removals), 1, settings)
+    key, negative = first.results
+    assert key.value == made.cell("accuracy", "key").value and key.queries == 5
+    assert np.isnan(negative.value) and "in the time there was" in negative.notes[0]
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +192,6 @@ def test_columns_that_are_not_there_are_named(run: Run, queries: Corpus, tmp_pat
 def test_methods_that_come_after_the_end_of_the_time_have_an_empty_row(
     run: Run, queries: Corpus, tmp_path: Path
 ) -> None:
-    from headwater.evaluation.candidates import candidates_of
-    from headwater.evaluation.columns import get_metric
-    from headwater.evaluation.costs import Clock
-    from headwater.evaluation.scoring import Asked
-    from headwater.evaluation.settings import EvaluateSettings
-    from headwater.evaluation.unretrained import hubness_column
 
     candidates = candidates_of(run, ["tracin-we", "tracin/layers=last"], {}, baselines=True, queries=3)
     asked = Asked(run, queries, queries.table.column("label").to_pylist(), tmp_path)

@@ -107,7 +107,7 @@ def _planned(
         timed, together = retraining.wishes(removals, seconds=True)
         capped = [replace(wish, costs=wish.costs[: count + 1]) for wish, count in zip(timed, units, strict=True)]
         processes = retraining.processes(together(units))
-        seconds = max(0.0, clock.left - starting_seconds(processes)) * processes
+        seconds = max(0.0, clock.left - starting_seconds(processes) * len(retraining.needs)) * processes
         try:
             units = allot(capped, seconds, together)
         except UsageError:  # indexing took longer than was foretold: as much as can be done is done

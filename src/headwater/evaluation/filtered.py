@@ -41,7 +41,8 @@ def filter_columns(scored: Sequence[Scored], seen: Seen, done: int, settings: Ev
     protocol = (
         f"without the {gone:,} of {rows:,} rows of lowest mean score over queries; {said_seeds(settings)}, end of the "
         f"training; {counted(tests, 'test row')}, none of them a query, over which the interval is; all rows: "
-        f"{plain:.4f}; control: {counted(settings.draws, 'random removal')}"
+        f"{plain:.4f}; control: {counted(settings.draws, 'random removal')}; a trial of the win rate is a seed: the "
+        "accuracies of two methods with the same seed are compared"
     )
     about = "right answers on test rows after retraining without the rows that the method finds most harmful"
     column = Column("accuracy", "filtering", "higher", protocol, about)
@@ -90,9 +91,8 @@ def _wins(
         return []
     trials = np.stack([right[one.candidate.label].mean(axis=1) for one in there])
     count = trials.shape[1]
-    about = "mean over the other methods of the share of trials with more right answers than theirs; ties half"
-    trial = f"a trial is a seed of retraining ({count:,}): the methods' accuracies with the same seed are compared"
-    column = Column("win rate", "filtering", "higher", f"{protocol}; {trial}", f"{about}; {trial}")
+    about = f"mean over the other methods of the share of trials ({count:,}) with more right answers; ties count half"
+    column = Column("win rate", "filtering", "higher", protocol, about)
     tests = next(iter(right.values())).shape[1]
     cells = [
         result(column, one, Interval(float(rate), np.nan, np.nan, tests))

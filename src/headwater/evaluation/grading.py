@@ -10,7 +10,7 @@ import numpy as np
 
 from headwater.errors import HeadwaterError
 from headwater.evaluation.ceiling import ceiling
-from headwater.evaluation.columns import Column, Graded, Metric, Need, empty, graded, result
+from headwater.evaluation.columns import ALL, Column, Graded, Metric, Need, empty, graded, result
 from headwater.evaluation.evaluation import Used
 from headwater.evaluation.filtered import filter_columns
 from headwater.evaluation.grouped import groups_column, groups_of
@@ -71,7 +71,7 @@ def _removal_columns(
     metric: Metric, retraining: Retraining, scored: Sequence[Scored], seen: Seen, done: int
 ) -> tuple[list[Graded], Curves]:
     settings = retraining.settings
-    if done < metric.least:
+    if done < (1 if metric.least == ALL else metric.least):
         column = Column(metric.name, metric.name, "", seen.protocol, metric.summary)
         return [empty(column, scored, f"too few {metric.unit} were finished in the time there was ({done}).")], {}
     if metric.name == "deletion":

@@ -120,10 +120,10 @@ class Retraining:
         return sum(times) / len(times) if times else None
 
     def processes(self, seconds: float) -> int:
-        """How many processes so much work is shared by."""
+        """How many processes share so much work of all banks; each bank starts its own."""
         if self.settings.processes is not None:
             return self.settings.processes
-        return usual_processes(self.bank(self.needs[0]), self.asked.run) if seconds > _ALONE else 1
+        return usual_processes(self.bank(self.needs[0]), self.asked.run) if seconds > _ALONE * len(self.needs) else 1
 
     def done_subsets(self) -> int:
         """How many retrainings of the first subsets are there, so many that none is missing before them."""
@@ -192,13 +192,16 @@ class Retraining:
         if "subsets" in self.needs:
             fresh = max(0, subsets - self.done_subsets())
             left["subsets"] = len(self.seeds) * fresh * self.kept * self.seconds_a_row
+        left = {need: work for need, work in left.items() if work}
         processes = self.processes(sum(left.values()))
+        starting = starting_seconds(processes)
         for need in list(left):
-            work, total = left[need], sum(left.values())
+            work, total, banks = left[need], sum(left.values()), len(left)
             del left[need]
-            if not work:
-                continue
-            share = None if until is None else time.monotonic() + (until - time.monotonic()) * work / total
+            share = until
+            if until is not None and left:
+                there = until - time.monotonic() - starting * banks
+                share = time.monotonic() + starting + max(0.0, there) * work / total
             bank = self.bank(need)
             if need == "subsets":
                 bank.grow(subsets)

@@ -117,6 +117,10 @@ def _columns(
     known = [one for one in scored if one.candidate.label in curves]
     plain = graded(column, known, lambda one: deletion.auc(curves[one.candidate.label]), seed=settings.seed)
     cells = {each.method: each for each in plain.results}
+    for label, curve in own.items():
+        if np.isnan(curve).all():
+            note = "It names no words here: its layers see the text as a whole."
+            cells[label] = replace(cells[label], notes=(note,))
     if CONTROL in cells:
         note = "The control: random words of the rows that the methods cut words out of, mean over methods."
         cells[CONTROL] = replace(cells[CONTROL], notes=(*cells[CONTROL].notes, note))
