@@ -52,7 +52,6 @@ def attribute(measured: Job, arrays: Arrays) -> np.ndarray:
             task="text_classification",
             train_set_size=rows,
             save_dir=str(measured.out / "trak"),
-            load_from_save_dir=False,
             device="cpu",
             projector=projector,
             use_half_precision=False,
