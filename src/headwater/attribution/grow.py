@@ -159,9 +159,7 @@ def compact_tokens(folder: Path) -> Manifest:
         if not current.living:
             return current
         if not says_kept(folder):  # once it is compact nothing else tells it from an index of the run's own rows
-            raise StoreError(
-                f"{folder / SOURCE}: does not say of which run this index is. Run `headwater index` first."
-            )
+            raise StoreError(f"{folder / SOURCE}: names no run for this index. Run `headwater index` first.")
         return compact_store(folder, current, ranges_of(Corpus.read(examples_path(folder, current))))
 
 
