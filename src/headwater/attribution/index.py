@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from headwater.attribution.aggregate import Aggregation, Columns, Over, aggregat
 from headwater.attribution.answer import answer, with_hubs
 from headwater.attribution.attributions import Attribution, Attributions
 from headwater.attribution.building import build_index
+from headwater.attribution.cluster import Finder, held
 from headwater.attribution.completions import NEW_TOKENS, read_prompts, settle_completions
 from headwater.attribution.elsewhere import Elsewhere, fetched
 from headwater.attribution.facts import answer_facts
@@ -42,6 +44,7 @@ class Index:
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = tuple(members)
         self.corpus = self._members[0].run.corpus
+        self._finder: Finder | None = None
 
     @classmethod
     def build(
@@ -245,12 +248,29 @@ class Index:
         with progress_bar("explain", len(asked), unit="queries", show=show) as advance:
             for _, block, block_labels in query_blocks(asked, labels, get_method(method), len(self)):
                 question, scorer = self._ask(block, block_labels, method, options, max_new_tokens, judge=True)
-                for number, rows in enumerate(find_rows(question, scorer, k, chosen, allowed, search)):
+                find = partial(find_rows, search=search) if self._finder is None else self._finder
+                for number, rows in enumerate(find(question, scorer, k, chosen, allowed)):
                     found.append(answer(question, scorer, number, rows, k))
                     advance(1)
         made = self._options(get_method(method), options)
         items = with_hubs(found)
         return Attributions(items, answer_facts(self._members, method, made, question, k, items))
+
+    @contextmanager
+    def on_ray(self, address: str | None = None, *, holders: int = 2) -> Iterator[Index]:
+        """Give an index whose `query` is answered by so many actors of a Ray cluster, each holding a range of rows.
+
+        TracIn-WE, without collapse; the rows, scores and words are the same, `push` is not known, and each actor takes
+        the way that reads fewer bytes, whatever `search` says. Every node must see the index's folder. `address` None
+        starts Ray on this machine. Raises UsageError, StoreError.
+        """
+        stores = [member.tokens for member in self._members if member.tokens is not None]
+        if holders < 1 or len(stores) < len(self._members):
+            raise UsageError("a cluster needs at least one holder, and token gradients to hold.")
+        with held(stores, address, holders) as finder:
+            spread = Index(self._members)
+            spread._finder = finder
+            yield spread
 
     def aggregate(
         self,

@@ -92,7 +92,7 @@ def _scanned(
     for number, line in enumerate(scores):
         shown = where.collapsed(question.corpus, line, allowed)
         near = ends(line, shown, k, margins[number])
-        rows, values = _cut(scorer, number, near, k)
+        rows, values = cut(scorer, number, near, k)
         yield Found(rows, near, values, line, not shown.all(), bool(line.any()), None)
 
 
@@ -113,11 +113,11 @@ def _pruned(
         with threads_for(1):
             top = prune(bounded, number, k, wanted)
         near = np.sort(of[top.rows])
-        rows, values = _cut(scorer, number, near, k)
+        rows, values = cut(scorer, number, near, k)
         yield Found(rows, near, values, None, not allowed.all(), top.touched.postings > 0, top.touched)
 
 
-def _cut(
+def cut(
     scorer: Scorer, number: int, near: Int64[np.ndarray, "n"], k: int
 ) -> tuple[Int64[np.ndarray, "r"], Float64[np.ndarray, "n"] | None]:
     """Choose the rows to take apart, which may cost a pass through the model; returns the scores it took, if any."""

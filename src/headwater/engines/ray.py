@@ -57,7 +57,7 @@ def ray_engine(
 ) -> Engine:
     """Return the engine that finishes segments on a Ray cluster.
 
-    `address` is the cluster's (`auto`, `host:port`, `ray://...`); None starts Ray on this machine, or uses the one
+    `address` is the cluster's (`auto`, `host:port`); None starts Ray on this machine, or uses the one
     that this process has joined. Every node must see the run and `folder` at the same paths, unless `remote` is
     where files go. A worker counts as one CPU and uses one thread; on cuda it has a GPU of its own.
     `advance` is told of finished rows, `cut` of rows that were cut. Raises UsageError, StoreError and whatever
@@ -111,7 +111,7 @@ def joined(address: str | None) -> Iterator[Any]:
 
 def _check_reachable(address: str | None) -> None:
     """Raise OSError where nobody listens; Ray itself would try for most of a minute."""
-    found = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:([0-9]+)", address or "")
+    found = re.fullmatch(r"\[?([^/\[\]]+)\]?:([0-9]+)", address or "")
     if found is not None:
         socket.create_connection((found[1], int(found[2])), timeout=5).close()
 
@@ -132,7 +132,7 @@ def _run(ray: Any, submit: Iterable[Callable[[], Any]]) -> Iterator[Any]:
             if not running:
                 return
             done, running = ray.wait(running, num_returns=1)
-            yield _result(ray, done[0])
+            yield result_of(ray, done[0])
     finally:
         for each in running:
             ray.cancel(each)
@@ -140,7 +140,7 @@ def _run(ray: Any, submit: Iterable[Callable[[], Any]]) -> Iterator[Any]:
             ray.wait(running, num_returns=len(running), timeout=10)
 
 
-def _result(ray: Any, done: Any) -> Any:
+def result_of(ray: Any, done: Any) -> Any:
     """Return a task's result; a worker's own error comes back as it was raised there. Raises HeadwaterError."""
     try:
         return ray.get(done)
