@@ -59,6 +59,17 @@ class Grid:
     columns: tuple[Measured, ...]
     rows: tuple[str, ...]
 
+    @property
+    def notes(self) -> list[tuple[str, str]]:
+        """What is said of columns: their names, and what they measure and how; columns of which the same is said once.
+
+        A protocol that differs between trained and frozen embeddings (in the number of queries, say) is told of both.
+        """
+        told: dict[str, list[str]] = {}
+        for each in self.columns:
+            told.setdefault(f"{each.about}. {each.how}", []).append(each.metric)
+        return [(", ".join(dict.fromkeys(names)), note) for note, names in told.items()]
+
     def best(self, column: Measured) -> set[str]:
         """The candidates with the best value of a column, the references left aside."""
         known = {label: each.value for label, each in column.values.items() if not math.isnan(each.value)}
@@ -136,8 +147,8 @@ def _markdown(study: Study, command: str | None) -> Iterator[str]:
 
 
 def _grid(grid: Grid) -> Iterator[str]:
-    for how in dict.fromkeys(f"{each.about}. {each.how}." for each in grid.columns):
-        yield f"{how[0].upper()}{how[1:]}"
+    for names, note in grid.notes:
+        yield f"- {names}: {note}."
     yield ""
     head = ["", *(f"{each.metric}, {each.embeddings} ({each.better})" for each in grid.columns)]
     best = [grid.best(each) for each in grid.columns]
