@@ -19,6 +19,7 @@ from headwater.store.touched import vector_bytes
 
 _SLACK = 1e-6  # of the places' norms: a token's places may cancel, and then what is left is known less precisely
 _ROWS = 40  # postings of so many rows a row wanted are read, of each of the query's tokens: 20 to 40 were measured
+_SMALL = 64 << 20  # bytes that a full scan reads in ten milliseconds or so: below, it stays, for it knows more
 _EXTRA = 3  # a scattered vector costs as much as so many in a row
 
 
@@ -37,6 +38,8 @@ def prune(matched: Matched, query: int, k: int, allowed: Bool[np.ndarray, "rows"
 def is_cheaper(matched: Matched, k: int) -> bool:
     """Predict which way reads fewer bytes for all queries together: pruned search (True), or the full scan.
 
+    Where that is little anyway, the full scan stays.
+
     A full scan reads a token's vectors once for all queries. Pruned search reads, for each query, all row numbers and
     norms of its tokens, and the vectors of some rows.
     """
@@ -52,7 +55,7 @@ def is_cheaper(matched: Matched, k: int) -> bool:
             share = (segment.rows.stop - segment.rows.start) / part.store.manifest.rows
             read = np.minimum(counts, _ROWS * k * share)  # of each list, by each query
             pruned += int((read * asked).sum()) * size * _EXTRA
-    return pruned < full
+    return full > _SMALL and pruned < full
 
 
 def _counts(asked: Postings, stored: Postings) -> NDArray[np.int64]:
