@@ -21,6 +21,7 @@ from headwater.errors import HeadwaterError, StoreError
 from headwater.files import canonical_json, digest, write_text
 from headwater.gradients import TokenGradients
 from headwater.store import Manifest, RowRange, RowStore, Store, StoredCheckpoint, build_store
+from headwater.store.grow import sweep
 from headwater.store.manifest import NAME
 from headwater.store.segment import open_segment
 from store import row_plans
@@ -281,6 +282,21 @@ def test_a_link_that_leads_out_of_the_index_is_refused(linked: str, store: Store
         inside.symlink_to(outside)
     with pytest.raises(StoreError, match=r"a link that leads out of the index|is missing"):
         Store.open(store.folder)
+
+
+@pytest.mark.parametrize("linked", ["segments", "segments/checkpoint-1-00000001", "grown-000009", "compacted"])
+def test_a_writer_deletes_nothing_beyond_a_link_that_leads_out(linked: str, store: Store, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    if (store.folder / linked).exists():
+        shutil.copytree(store.folder / linked, outside)
+        shutil.rmtree(store.folder / linked)
+    outside.mkdir(exist_ok=True)
+    (outside / "model.safetensors").write_text("mine")
+    (store.folder / linked).symlink_to(outside)
+    before = sorted(outside.rglob("*"))
+    for checkpoints in (False, True):
+        sweep(store.folder, store.manifest, checkpoints=checkpoints)
+    assert sorted(outside.rglob("*")) == before
 
 
 def test_links_inside_an_index_and_to_the_whole_of_it_are_followed(store: Store, tmp_path: Path) -> None:

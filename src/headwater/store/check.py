@@ -98,5 +98,10 @@ def _check_inside(folder: Path, names: Iterable[str]) -> None:
             )
 
 
+def lies_inside(folder: Path, path: Path) -> bool:
+    """Say whether `path`, every link followed, lies in `folder`."""
+    return _lies_in(os.path.realpath(folder), path)
+
+
 def _lies_in(root: str, path: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(root)

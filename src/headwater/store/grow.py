@@ -21,7 +21,7 @@ from headwater.errors import StoreError
 from headwater.files import remove_leftovers
 from headwater.store.arrays import read_facts, unlike
 from headwater.store.build import GradientsOf, check_models, check_same, entry_of, segment_writer
-from headwater.store.check import check_sizes
+from headwater.store.check import check_sizes, lies_inside
 from headwater.store.living import write_living
 from headwater.store.manifest import FileEntry, Manifest, RowRange, StoredCheckpoint, write_manifest
 from headwater.store.segment import open_segment
@@ -105,12 +105,12 @@ def other_names(manifest: Manifest) -> list[str]:
 def sweep(folder: Path, manifest: Manifest, *, checkpoints: bool = False) -> None:
     """Delete what earlier states of the store, and killed writers, left beside what `manifest` names.
 
-    With `checkpoints` segments of checkpoints that it does not name, too.
+    With `checkpoints` segments of checkpoints that it does not name, too. Links are not followed out of the folder.
     """
     remove_leftovers(folder)
     for place in folder.glob("segments/*"):
         ours = any(name.startswith(f"segments/{place.name}/") for name in manifest.files)
-        if not (ours or checkpoints):
+        if not (ours or checkpoints) or not lies_inside(folder, place):
             continue
         remove_leftovers(place)
         for path in place.glob("*.safetensors"):
@@ -124,7 +124,7 @@ def sweep(folder: Path, manifest: Manifest, *, checkpoints: bool = False) -> Non
             (folder / base).unlink(missing_ok=True)
     for path in folder.iterdir():
         staged = path.name == COMPACTED or _GROWN.fullmatch(path.name) is not None
-        if staged and not any(name.startswith(f"{path.name}/") for name in manifest.files):
+        if staged and not path.is_symlink() and not any(name.startswith(f"{path.name}/") for name in manifest.files):
             shutil.rmtree(path)
 
 
