@@ -44,7 +44,11 @@ COMMANDS = {
     "train": Entry(
         "train", _START, "Train a classifier or a language model, and record what explaining it will need.", _UNFINISHED
     ),
-    "estimate": Entry("estimate", _INDEX, "Say what an index will cost: time, disk, memory."),
+    "estimate": Entry(
+        "estimate",
+        _INDEX,
+        "Say what an index will cost: time, disk, memory. Or a batch of queries, or an evaluation.",
+    ),
     "index": Entry(
         "index", _INDEX, "Index a run: what every training row taught, for the methods that you will ask.", _RESUMES
     ),
