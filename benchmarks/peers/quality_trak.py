@@ -64,6 +64,8 @@ def attribute(measured: Job, arrays: Arrays) -> np.ndarray:
             tracer.featurize(batch=batch, num_samples=len(some))
         tracer.finalize_features()
     with measured.phase("score"):
+        # finalize_features freed the matrix; of a single block the projector does not make it again by itself
+        projector.generate_sketch_matrix(projector.generator_states[0])
         asked = torch.arange(rows, len(arrays.ids))
         tracer.start_scoring_checkpoint("queries", model.state_dict(), model_id=0, num_targets=len(asked))
         for some in asked.split(BATCH):
