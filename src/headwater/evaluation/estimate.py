@@ -84,9 +84,9 @@ def estimate_evaluation(
     by_method = _scoring(asked, candidates)
     runs = 1 + (len(others) if any(metric.need == "runs" for metric in names) else 0)
     scoring = runs * sum(by_method.values())
-    retrains, work, a_row = _retraining(retraining, sum(one.label != CONTROL for one in candidates))
+    retrains, phases, work, a_row = _retraining(retraining, sum(one.label != CONTROL for one in candidates))
     processes = retraining.processes(work) if work else 1
-    seconds = work / processes + (starting_seconds(processes) if work else 0.0)
+    seconds = work / processes + phases * starting_seconds(processes)
     grading = Clock(started, 0.0, names).reserve
     return EvaluationEstimate(
         seconds=scoring + seconds + grading,
@@ -101,10 +101,10 @@ def estimate_evaluation(
     )
 
 
-def _retraining(retraining: Retraining, methods: int) -> tuple[int, float, float]:
-    """Retrainings that are left at most, their seconds one after the other, and those of a row."""
+def _retraining(retraining: Retraining, methods: int) -> tuple[int, int, float, float]:
+    """Retrainings that are left at most, how often processes start for them, seconds one by one, and those of a row."""
     if not retraining.metrics:
-        return 0, 0.0, 0.0
+        return 0, 0, 0.0, 0.0
     seeds = len(retraining.seeds)
     a_row = retraining.seconds_a_row  # first: what is timed for it is done
     wished = dict.fromkeys(retraining.needs, 0.0)
@@ -113,12 +113,14 @@ def _retraining(retraining: Retraining, methods: int) -> tuple[int, float, float
     total, cap = sum(wished.values()), retraining.settings.retrains
     share = 1.0 if cap is None or cap >= total else cap / total
     left = work = 0.0
+    phases = 0
     for need, most in wished.items():
         done = retraining.done_subsets() if need == "subsets" else len(retraining.done_removals(need))
         missing = max(0.0, share * most - seeds * done)
         left += missing
+        phases += missing > 0
         work += missing * a_row * (retraining.kept if need == "subsets" else retraining.rows)
-    return round(left), work, a_row
+    return round(left), phases, work, a_row
 
 
 def _scoring(asked: Asked, candidates: Sequence[Candidate]) -> dict[str, float]:

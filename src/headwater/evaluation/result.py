@@ -12,7 +12,7 @@ from headwater.evaluation.metrics.bootstrap import Interval
 
 @dataclass(frozen=True)
 class Result:
-    """`low` and `high` are a 95% interval over queries; NaN where there is none."""
+    """`low` and `high` are a 95% interval over queries, or what `protocol` names; NaN where there is none."""
 
     metric: str
     method: str

@@ -94,4 +94,4 @@ def _told(evaluation: Evaluation) -> Iterator[str]:
     each = "" if evaluation.retrain_seconds is None else f" of {duration(evaluation.retrain_seconds)}"
     retrains = f"{evaluation.retrains:,} retrainings{each}, " if evaluation.retrains else ""
     took = f"{retrains}{duration(evaluation.seconds)} in all"
-    yield f"{counted(evaluation.queries, 'query')}, {took}; 95% intervals over queries."
+    yield f"{counted(evaluation.queries, 'query')}, {took}; 95% intervals over queries, or what the protocol names."
