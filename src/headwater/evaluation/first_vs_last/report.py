@@ -11,7 +11,7 @@ from markupsafe import Markup
 from headwater.attribution.render import headwater_version
 from headwater.evaluation.first_vs_last.layers import LEXICAL, named
 from headwater.evaluation.first_vs_last.measured import Measured
-from headwater.evaluation.first_vs_last.tables import answers, grids, spelled_interval
+from headwater.evaluation.first_vs_last.tables import answers, grids, spelled_interval, tallies
 from headwater.evaluation.plots import INK, MARKS, SERIES, SOFT, has_plots, new_figures, page_svg
 from headwater.evaluation.report import page_style, page_templates
 
@@ -25,10 +25,12 @@ _LINES = {LEXICAL: (0, (1, 1)), "random": (0, (4, 3)), "nothing removed": (0, (6
 
 def render_page(study: Study, *, command: str | None = None) -> str:
     """Draw the page; `command` is what makes it again."""
+    found = answers(study)
     return page_templates().get_template("first-vs-last.html.j2").render(
         study=study,
         title=f"First or last? · {study.run['name']}",
-        answers=answers(study),
+        answers=found,
+        tallies=tallies(found),
         grids=grids(study),
         plots=[(_caption(study, metric), depth_plot(study, metric)) for metric in _DRAWN if _all(study, metric)],
         has_plots=has_plots(),

@@ -19,9 +19,9 @@ _ANSWERS = ("lds", "del+ margin", "del- margin", "ndr@30 mean", "ndr@30 vote", "
 """Metrics that the answer rests on; the others say the same in other words."""
 _HEADS = {
     "lds": "Do scores foretell what retraining on random halves gives?",
-    "deletion": "Retraining without each query's highest (+) and lowest (-) rows",
+    "deletion": "What does retraining without each query's highest (+) and lowest (-) rows change?",
     "noise": "Do flipped labels stand lowest?",
-    "filtering": "Accuracy after removing the lowest rows",
+    "filtering": "How accurate is a training without the lowest rows?",
 }
 _TABLES = {
     "lds": (("lds",),),
@@ -48,6 +48,23 @@ class Answer:
     difference: Interval
     """First minus last, paired."""
     verdict: str
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One protocol in short: how often the first layer did better, how often the last, of how many comparisons."""
+
+    title: str
+    first: int
+    last: int
+    comparisons: int
+
+    @property
+    def sentence(self) -> str:
+        """Which won, in words."""
+        undecided = self.comparisons - self.first - self.last
+        found = f"first better in {self.first} of {self.comparisons} comparisons, last in {self.last}"
+        return f"{found}; no difference shown in {undecided}"
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,17 @@ def answers(study: Study) -> list[Answer]:
     return found
 
 
+def tallies(found: Sequence[Answer]) -> list[Tally]:
+    """Count who did better, protocol by protocol."""
+    made = []
+    for protocol, tables in _TABLES.items():
+        metrics = {metric for metrics in tables for metric in metrics}
+        verdicts = [one.verdict for one in found if one.measured.metric in metrics]
+        if verdicts:
+            made.append(Tally(_HEADS[protocol], verdicts.count("first"), verdicts.count("last"), len(verdicts)))
+    return made
+
+
 def grids(study: Study) -> list[Grid]:
     """Every table, protocol by protocol."""
     made = []
@@ -129,12 +157,15 @@ def _markdown(study: Study, command: str | None) -> Iterator[str]:
     for each in study.trainings:
         noisy = "" if each.noisy_accuracy is None else f", {each.noisy_accuracy:.1%} on flipped labels"
         yield f"Word embeddings {each.embeddings}: accuracy {each.accuracy:.1%}{noisy}."
+    found = answers(study)
     yield from ("", "### First or last?", "")
+    yield from (f"- {each.title} {each.sentence}." for each in tallies(found))
+    yield ""
     head = ("metric", "better", "embeddings", "method", "first", "last", "all", "first - last", "better layer")
     rows = [
         (each.measured.metric, each.measured.better, each.measured.embeddings, each.method, number(each.first.value),
          number(each.last.value), number(each.whole.value), spelled_interval(each.difference), each.verdict)
-        for each in answers(study)
+        for each in found
     ]  # fmt: skip
     yield from _table(head, rows)
     done: set[str] = set()

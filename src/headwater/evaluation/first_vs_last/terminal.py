@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from headwater.evaluation.first_vs_last.study import Study
-from headwater.evaluation.first_vs_last.tables import answers, spelled_interval
+from headwater.evaluation.first_vs_last.tables import answers, spelled_interval, tallies
 from headwater.evaluation.numbers import duration, number
 
 
@@ -19,7 +19,8 @@ def render_terminal(study: Study, console: Console) -> None:
     for name in ("first", "last", "all", "first - last"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("better layer")
-    for one in answers(study):
+    found = answers(study)
+    for one in found:
         better = one.verdict in ("first", "last")
         values = (number(each.value) for each in (one.first, one.last, one.whole))
         table.add_row(
@@ -32,6 +33,8 @@ def render_terminal(study: Study, console: Console) -> None:
         )
     console.print(table)
     console.print()
+    for tally in tallies(found):
+        console.print(Text(f"{tally.title} {tally.sentence}."))
     for each in study.trainings:
         console.print(
             Text(f"Word embeddings {each.embeddings}: accuracy {each.accuracy:.1%}, {each.retrains:,} retrainings.",
