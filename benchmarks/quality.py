@@ -326,6 +326,7 @@ def plot(path: Path, made: Evaluation, lines: list[dict[str, Any]]) -> Path:
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "quality"})
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
@@ -338,7 +339,11 @@ def plot(path: Path, made: Evaluation, lines: list[dict[str, Any]]) -> Path:
         axes.errorbar(x, y, yerr=np.abs(sides), fmt=marker, color=color, label=whose, capsize=2, linewidth=0.8)
         for line in some:
             place = (line["seconds"], line["lds"][0])
-            axes.annotate(line["method"], place, xytext=(5, 4), textcoords="offset points", fontsize=7)
+            left = line["seconds"] > 0.2 * max(each["seconds"] for each in lines)  # else it leaves the picture
+            name, shift = line["method"].replace("checkpoints=checkpoint-", "step "), (-5, -9) if left else (5, 4)
+            axes.annotate(
+                name, place, xytext=shift, textcoords="offset points", fontsize=7, ha="right" if left else "left"
+            )
     highest = (made.column("lds").ceiling or {}).get("highest")
     if highest is not None:
         axes.axhline(highest, color="black", linestyle="--", linewidth=0.8, label="noise ceiling")
