@@ -173,25 +173,83 @@ def test_an_index_that_has_grown_is_never_taken_for_one_of_the_runs_own_rows(tra
         hw.Index.open(tmp_path / "i", run=trained)
 
 
-def test_what_does_not_grow_yet_says_so_and_can_stand_beside_what_has_grown(trained: hw.Run, tmp_path: Path) -> None:
+FOLLOWERS = {"representer": {}, "logra": {"layers": "all"}}
+
+
+def _followed(run: hw.Run, folder: Path, rows: Rows | None, method: str) -> hw.Index:
+    corpus = None if rows is None else _corpus(rows)
+    return hw.Index.build(run, folder, corpus=corpus, method=method, show=False, **FOLLOWERS[method])
+
+
+@pytest.mark.parametrize("method", FOLLOWERS)
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_files_follow_token_gradients_and_are_then_those_of_a_fresh_build(
+    change: str, method: str, trained: hw.Run, tmp_path: Path
+) -> None:
     folder = tmp_path / "i"
     _build(trained, folder)
-    hw.Index.build(trained, folder, method="representer", show=False)
-    before = _files(folder)
-    with pytest.raises(StoreError, match=r"representations do not grow yet.*--out"):
-        _build(trained, folder, ROWS[:30])
-    assert before == _files(folder)
-    other = tmp_path / "other"
-    _build(trained, other)
-    _build(trained, other, ROWS[2:30])
-    with pytest.raises(StoreError, match=r"of another corpus than new rows\. Add its rows first"):
-        hw.Index.build(trained, other, corpus=_corpus(ROWS[:30]), method="representer", show=False)
-    index = hw.Index.build(trained, other, method="representer", show=False)
-    for method in ("tracin-we", "representer", "bm25"):
-        assert index.scores(QUERIES, method=method, show=False).shape == (len(QUERIES), 28)
-    compact = index.compact()
-    assert compact.scores(QUERIES, method="representer", show=False).shape == (len(QUERIES), 28)
-    assert len(compact.aggregate(QUERIES, show=False)) == 28
+    _followed(trained, folder, None, method)
+    with pytest.raises(StoreError, match=r"token gradients are of another corpus than new rows\. Add its rows to them"):
+        _followed(trained, folder, CHANGES[change], method)
+    grown = _build(trained, folder, CHANGES[change])
+    with pytest.raises(StoreError, match="not indexed here, or not since its corpus changed"):
+        grown.scores(QUERIES, method=method, show=False)
+    grown = _followed(trained, folder, None, method)
+    fresh = _followed(trained, tmp_path / "fresh", CHANGES[change], method)
+    scores, expected = (index.scores(QUERIES, method=method, show=False) for index in (grown, fresh))
+    assert np.allclose(scores, expected, rtol=0, atol=2e-3 * np.abs(expected).max())
+    assert {p.name for p in folder.rglob("segments/*/*")} >= {p.name for p in fresh.folder.rglob("segments/*/*")}
+    grown.verify()
+    compact = grown.compact()
+    assert np.array_equal(compact.scores(QUERIES, method=method, show=False), scores)
+
+
+@pytest.mark.parametrize("method", FOLLOWERS)
+def test_files_that_stand_alone_follow_a_corpus_and_only_new_rows_take_a_pass(
+    method: str, trained: hw.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "i"
+    before = _followed(trained, folder, ROWS[:24], method)
+    passed: list[int] = []
+    encode = type(trained.task).encode
+    monkeypatch.setattr(
+        type(trained.task), "encode", lambda task, words, rows: passed.append(len(rows)) or encode(task, words, rows)
+    )
+    index = _followed(trained, folder, [*ROWS[5:24], *ROWS[30:33], ROWS[0]], method)
+    assert sum(passed) == 3, "rows that moved were computed again"
+    monkeypatch.undo()
+    assert [example.text for example in index.corpus][-1] == ROWS[0]["text"]
+    if method == "representer":  # and a method whose scores depend on no other rows
+        old, new = (each.scores(QUERIES, method="representation-cosine", show=False) for each in (before, index))
+        assert np.array_equal(new[:, :19], old[:, 5:]) and np.array_equal(new[:, -1], old[:, 0])
+
+
+@pytest.mark.parametrize("ends", range(1, 9))
+def test_files_killed_as_they_follow_are_the_old_ones_or_the_new_and_then_follow(
+    ends: int, trained: hw.Run, tmp_path: Path
+) -> None:
+    folder, whole = tmp_path / "i", tmp_path / "whole"
+    for place in (folder, whole):
+        _followed(trained, place, ROWS[:24], "representer")
+    _followed(trained, whole, ROWS[2:44], "representer")
+    child = os.fork()
+    if child == 0:
+        rename, done = Path.replace, list[Path]()
+
+        def replace(path: Path, target: Path) -> Path:
+            if "representations" in str(target):
+                done.append(target)
+            if len(done) == ends:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return rename(path, target)
+
+        Path.replace = replace  # type: ignore[method-assign,assignment]
+        _followed(trained, folder, ROWS[2:44], "representer")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    _followed(trained, folder, None, "representer").verify()
+    there, wanted = (_files(place / "representations") for place in (folder, whole))
+    assert {p.relative_to(folder): b for p, b in there.items()} == {p.relative_to(whole): b for p, b in wanted.items()}
 
 
 REFUSED: dict[str, tuple[Callable[[], hw.Corpus], str]] = {

@@ -65,12 +65,12 @@ def write_source(run: Run, folder: Path, *, kept: bool = False) -> None:
     write_json(folder / SOURCE, {**source, "corpus": "kept"} if kept else source)
 
 
-def warn_of_cuts(passes: Passes) -> None:
+def warn_of_cuts(*passes: Passes) -> None:
     """Say how many rows were cut at the task's limit."""
-    if passes.truncated:
+    truncated = sum(each.truncated for each in passes)
+    if truncated:
         warnings.warn(
-            f"{passes.truncated:,} rows are longer than {passes.run.task.max_length} tokens and were cut, as in "
-            "training.",
+            f"{truncated:,} rows are longer than {passes[0].run.task.max_length} tokens and were cut, as in training.",
             HeadwaterWarning,
             stacklevel=4,
         )

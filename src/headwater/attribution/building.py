@@ -58,9 +58,9 @@ def build_index(
         run = over_kept(run, folder, given)
     if wanted.need == "layers":
         spec = layer_spec(run, layers, default=wanted.layers, tied=tied, projector=projector, scale=wanted.scale)
-        build_layers(run, folder, spec, checkpoints=checkpoints, dtype=dtype, device=device, show=show)
+        build_layers(run, folder, spec, checkpoints=checkpoints, dtype=dtype, device=device, show=show, follows=kept)
     elif wanted.need == "representations":
-        build_representations(run, folder, checkpoints=checkpoints, device=device, show=show)
+        build_representations(run, folder, checkpoints=checkpoints, device=device, show=show, follows=kept)
     if not kept:
         save_examples(run.corpus, folder / EXAMPLES)
         write_source(run, folder)

@@ -28,9 +28,7 @@ from headwater.attribution.build import (
     write_source,
 )
 from headwater.attribution.kept import examples_path, kept_corpus, over, says_kept
-from headwater.attribution.layer_sets import FOLDER as LAYERS
 from headwater.attribution.passes import Passes
-from headwater.attribution.representations import FOLDER as REPRESENTATIONS
 from headwater.errors import StoreError
 from headwater.gradients import TokenGradients, token_gradients
 from headwater.progress import progress_bar
@@ -56,8 +54,7 @@ def grow_tokens(
 ) -> None:
     """Make the index in `folder` one of `corpus`, or finish it as it is where that is None (see `Index.build`).
 
-    `stored` are the options of `plan_tokens`: those with which it was built. Raises StoreError when they are others,
-    or when layer gradients or representations stand there, of other rows.
+    `stored` are the options of `plan_tokens`: those with which it was built. Raises StoreError when they are others.
     """
     options: dict[str, Any] = {**stored, "checkpoints": checkpoints, "device": device}
     if (folder / MANIFEST).exists():
@@ -89,8 +86,6 @@ def _grown(run: Run, folder: Path, corpus: Corpus | None, *, show: bool | None, 
             write_source(run, folder, kept=True)
             write_manifest(folder, replace(current, checkpoints=check_alike(folder, current, plan)))
             return True
-    else:
-        check_alone(folder)
     write_source(run, folder, kept=True)
     _add(
         run, folder, current, plan, new, stored, checkpoints=options["checkpoints"], device=options["device"], show=show
@@ -132,23 +127,24 @@ def _add(
 
 
 def over_kept(run: Run, folder: Path, corpus: Corpus | None) -> Run:
-    """Return the run over the corpus that its index in `folder` keeps, or begins to keep; for files that do not grow.
+    """Return the run over the corpus that its index in `folder` keeps, or begins to keep: `corpus`, if it is given.
 
-    Raises StoreError when the index is of other rows than `corpus`.
+    Raises StoreError when token gradients stand there and are of other rows: they lead, all else follows.
     """
+    tokens = (folder / MANIFEST).exists()
     there = kept_corpus(folder)
-    if there is None and (folder / MANIFEST).exists():  # of the run's own corpus, so far
+    if there is None and tokens:  # of the run's own corpus, so far
         there = Corpus.read(examples_path(folder, read_manifest(folder)))
     wanted = corpus or there or run.corpus
     made = over(run, wanted)
-    if there is None:
-        write_source(run, folder, kept=True)
-        save_examples(wanted, folder / EXAMPLES)
-    elif not np.array_equal(matches(there, wanted), np.arange(len(there))):
+    if tokens and there is not None and not np.array_equal(matches(there, wanted), np.arange(len(there))):
         raise StoreError(
-            f"{folder}: this index is of another corpus than {wanted.name}. Add its rows first, to the token gradients "
-            "(the method tracin-we), or index it into another folder with --out."
+            f"{folder}: its token gradients are of another corpus than {wanted.name}. Add its rows to them first "
+            "(`headwater index` with the same --corpus, for the method tracin-we); the rest follows."
         )
+    if not tokens:
+        write_source(run, folder, kept=True)
+        wanted.save(folder / EXAMPLES)
     return made
 
 
@@ -180,16 +176,3 @@ def _keys(corpus: Corpus, by_id: bool) -> list[tuple[Any, str]]:
         keys.append((seen[content], content))
         seen[content] += 1
     return keys
-
-
-def check_alone(folder: Path) -> None:
-    """Raise StoreError where files stand that cannot follow when rows are added or removed."""
-    for what, pattern in (
-        ("layer gradients", f"{LAYERS}/*/segments"),
-        ("representations", f"{REPRESENTATIONS}/segments"),
-    ):
-        for found in folder.glob(pattern):
-            raise StoreError(
-                f"{found.parent}: {what} do not grow yet, token gradients alone do. Delete this folder, and build it "
-                "again when the rows are added; or index the new corpus into another folder with --out."
-            )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from headwater.attribution.build import of_run, warn_of_cuts
 from headwater.attribution.passes import Passes
+from headwater.attribution.row_files import build_row_files
 from headwater.errors import StoreError, UsageError
 from headwater.files import canonical_json, digest
 from headwater.gradients.layers import (
@@ -40,7 +41,8 @@ from headwater.progress import progress_bar
 from headwater.runs import Checkpoint, Run
 from headwater.store import Dtype, RowRange, StoredCheckpoint
 from headwater.store.columns import Column
-from headwater.store.rows import RowManifest, RowStore, build_rows
+from headwater.store.rows import RowManifest, RowStore
+from headwater.store.steady import read_steadily
 from headwater.training.trained import rates_of
 
 FOLDER = "layers"
@@ -104,15 +106,19 @@ def build_layers(
     dtype: Dtype,
     device: str,
     show: bool | None,
+    follows: bool = False,
 ) -> str:
-    """Write what is missing of a set into the index `folder`; return what of it was left out ("" for nothing)."""
+    """Write what is missing of a set into the index `folder`; return what of it was left out ("" for nothing).
+
+    With `follows` a set of other rows is carried over into one of the run's (see `store.carry`).
+    """
     passes = Passes(run, checkpoints, device)
     selection = spec.select(passes.models.load(checkpoints[-1], merged=spec.merged))
     plan = plan_layers(run, spec, selection.layers, checkpoints=checkpoints, dtype=dtype, device=device)
     with progress_bar("layers", len(run.corpus) * len(checkpoints), show=show) as advance:
 
         def rows_of(
-            checkpoint: StoredCheckpoint, rows: RowRange
+            passes: Passes, checkpoint: StoredCheckpoint, rows: RowRange
         ) -> Iterator[tuple[Int64[Tensor, "n"], dict[str, Tensor]]]:
             asked = pushed(
                 run,
@@ -126,8 +132,9 @@ def build_layers(
                 yield numbers, {"gradients": gradients, "losses": losses}
                 advance(len(numbers))
 
-        build_rows(folder / spec.folder, plan, rows_of, kept=advance)
-    warn_of_cuts(passes)
+        place, of = folder / spec.folder, partial(partial, rows_of)
+        made = build_row_files(passes, place, plan, of, follows=follows, kept=advance)
+    warn_of_cuts(*made)
     return selection.note()
 
 
@@ -249,7 +256,7 @@ class LayerSet:
 def open_sets(folder: Path) -> tuple[LayerSet, ...]:
     """Open the finished sets of an index, by folder name. Raises StoreError where one is damaged."""
     found = sorted(path.parent for path in (folder / FOLDER).glob("*/manifest.json"))
-    sets = tuple(LayerSet(RowStore.open(place)) for place in found)
+    sets = tuple(LayerSet(read_steadily(place, partial(RowStore.held, place))) for place in found)
     for each in sets:
         if each.store.manifest.kind != KIND:
             raise StoreError(f"{each.store.folder}: holds {each.store.manifest.kind}, not {KIND}.")

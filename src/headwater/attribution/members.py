@@ -78,13 +78,18 @@ def open_member(folder: Path, run: Run | None, device: str, *, nothing: bool = F
     tokens, corpus = read_steadily(folder, read)
     own = run or Run.open(find_run(folder))
     run = own if corpus is None else over(own, corpus)
+    sets, representations = open_sets(folder), open_representations(folder)
+    if corpus is not None:  # what has not followed the corpus of the index is as good as not there
+        sets = tuple(each for each in sets if _is_of(each.store.manifest, corpus))
+        if representations is not None and not _is_of(representations.manifest, corpus):
+            representations = None
     member = Member(
         run,
         own,
         folder,
         tokens,
-        open_sets(folder),
-        open_representations(folder),
+        sets,
+        representations,
         Models(device),
         {checkpoint.fingerprint: checkpoint for checkpoint in run.checkpoints},
     )
@@ -99,6 +104,13 @@ def is_indexed(folder: Path) -> bool:
 
 
 _MANIFESTS = (MANIFEST, f"{LAYERS}/*/{MANIFEST}", f"{REPRESENTATIONS}/{MANIFEST}")
+
+
+def _is_of(manifest: RowManifest, corpus: Corpus) -> bool:
+    """Say whether files of arrays a row hold just the rows of a corpus."""
+    return manifest.rows == len(corpus) and all(
+        rows.digest == corpus.range_digest(rows.start, rows.stop) for rows in manifest.ranges
+    )
 
 
 def _check(folder: Path, manifest: Manifest | RowManifest, member: Member) -> None:

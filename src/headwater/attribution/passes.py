@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import numpy as np
+from jaxtyping import Int64
 from transformers import PreTrainedModel
 
 from headwater.gradients import Batch, batch_tokens, encoded_batches
@@ -37,13 +40,22 @@ class Models:
 class Passes:
     """The passes of a build: a range of rows is tokenized once and taken through every checkpoint."""
 
-    def __init__(self, run: Run, checkpoints: Sequence[Checkpoint], device: str) -> None:
+    def __init__(
+        self, run: Run, checkpoints: Sequence[Checkpoint], device: str, *, models: Models | None = None
+    ) -> None:
         self.run = run
-        self.models = Models(device)
+        self.models = models or Models(device)
         self.truncated = 0
         self._by_name = {checkpoint.name: checkpoint for checkpoint in checkpoints}
         self._tokens = batch_tokens(device)
         self._batches: tuple[RowRange, list[Batch]] | None = None
+
+    def narrowed(self, rows: Int64[np.ndarray, "n"]) -> Passes:
+        """Return passes over some rows of the corpus, numbered from 0; `self` when they are all of them in order."""
+        if len(rows) == len(self.run.corpus):
+            return self
+        fewer = replace(self.run, corpus=self.run.corpus.take(rows.tolist()))
+        return Passes(fewer, list(self._by_name.values()), self.models.device, models=self.models)
 
     def checkpoint(self, stored: StoredCheckpoint) -> Checkpoint:
         """Return the run's own checkpoint."""

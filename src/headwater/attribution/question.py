@@ -168,9 +168,10 @@ class AskedQuestion:
 
     def _missing(self, member: Member, what: str, layers: str) -> StoreError:
         named = f" --layers '{layers}'" if layers else ""
+        since = ", or not since its corpus changed" if member.run.corpus is not member.own.corpus else ""
         method = "" if self.method.name == "tracin-we" else f" --method {self.method.name}"
         return StoreError(
-            f"{member.folder}: {self.method.name} reads {what}, which are not indexed here. Build them: "
+            f"{member.folder}: {self.method.name} reads {what}, which are not indexed here{since}. Build them: "
             f"headwater index {member.run.folder}{method}{named}"
         )
 

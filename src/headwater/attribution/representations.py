@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from headwater.attribution.build import of_run, warn_of_cuts
 from headwater.attribution.passes import Passes
+from headwater.attribution.row_files import build_row_files
 from headwater.gradients import encoded_batches
 from headwater.gradients.representations import last_layer, representations
 from headwater.methods import RepresentationBlock, RepresentationPart
@@ -19,30 +21,41 @@ from headwater.progress import progress_bar
 from headwater.runs import Checkpoint, Encoding, Run, text_task
 from headwater.store import RowRange, StoredCheckpoint
 from headwater.store.columns import Column
-from headwater.store.rows import RowManifest, RowStore, build_rows
+from headwater.store.rows import RowManifest, RowStore
+from headwater.store.steady import read_steadily
 
 FOLDER = "representations"
 KIND = "representations"
 
 
 def build_representations(
-    run: Run, folder: Path, *, checkpoints: Sequence[Checkpoint], device: str, show: bool | None
+    run: Run,
+    folder: Path,
+    *,
+    checkpoints: Sequence[Checkpoint],
+    device: str,
+    show: bool | None,
+    follows: bool = False,
 ) -> None:
-    """Write what is missing of the representations into the index `folder`: one forward pass a row and checkpoint."""
+    """Write what is missing of the representations into the index `folder`: one forward pass a row and checkpoint.
+
+    With `follows` those of other rows are carried over into the run's (see `store.carry`).
+    """
     passes = Passes(run, checkpoints, device)
     plan = plan_representations(run, passes.models.load(checkpoints[-1]), checkpoints=checkpoints, device=device)
     with progress_bar("representations", len(run.corpus) * len(checkpoints), show=show) as advance:
 
         def rows_of(
-            checkpoint: StoredCheckpoint, rows: RowRange
+            passes: Passes, checkpoint: StoredCheckpoint, rows: RowRange
         ) -> Iterator[tuple[Int64[Tensor, "n"], dict[str, Tensor]]]:
             model = passes.model(checkpoint)
             for numbers, found in representations(model, passes.batches(rows), run.task.losses):
                 yield numbers, {column.name: found[column.name] for column in plan.columns}
                 advance(len(numbers))
 
-        build_rows(folder / FOLDER, plan, rows_of, kept=advance)
-    warn_of_cuts(passes)
+        place, of = folder / FOLDER, partial(partial, rows_of)
+        made = build_row_files(passes, place, plan, of, follows=follows, kept=advance)
+    warn_of_cuts(*made)
 
 
 def plan_representations(
@@ -66,7 +79,8 @@ def plan_representations(
 
 def open_representations(folder: Path) -> RowStore | None:
     """Open the representations of an index, if they are there and whole."""
-    return RowStore.open(folder / FOLDER) if (folder / FOLDER / "manifest.json").is_file() else None
+    place = folder / FOLDER
+    return read_steadily(place, partial(RowStore.held, place)) if (place / "manifest.json").is_file() else None
 
 
 def representation_part(

@@ -22,7 +22,7 @@ from headwater.store.build import entry_of
 from headwater.store.check import check_sizes
 from headwater.store.grow import COMPACTED, other_names, sweep
 from headwater.store.living import read_living
-from headwater.store.manifest import FileEntry, Manifest, RowRange, StoredCheckpoint, write_manifest
+from headwater.store.manifest import FileEntry, Kind, Manifest, RowRange, StoredCheckpoint, write_manifest
 from headwater.store.postings import Block
 from headwater.store.segment import open_segment, write_segment
 
@@ -62,7 +62,7 @@ def _staged_files(folder: Path, current: Manifest, staged: Manifest) -> dict[str
     return files
 
 
-def settle(folder: Path, current: Manifest) -> Manifest:
+def settle(folder: Path, current: Kind) -> Kind:
     """Finish what a killed writer began, and delete what it left; return the manifest that then holds."""
     if not current.place:
         sweep(folder, current)

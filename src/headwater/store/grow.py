@@ -23,7 +23,7 @@ from headwater.store.arrays import read_facts, unlike
 from headwater.store.build import GradientsOf, check_models, check_same, entry_of, segment_writer
 from headwater.store.check import check_sizes, lies_inside
 from headwater.store.living import write_living
-from headwater.store.manifest import FileEntry, Manifest, RowRange, StoredCheckpoint, write_manifest
+from headwater.store.manifest import Contents, FileEntry, Manifest, RowRange, StoredCheckpoint, write_manifest
 from headwater.store.segment import open_segment
 
 COMPACTED = "compacted"
@@ -92,17 +92,17 @@ def check_alike(folder: Path, current: Manifest, plan: Manifest) -> tuple[Stored
     return tuple(replace(weighed[checkpoint.fingerprint], name=checkpoint.name) for checkpoint in current.checkpoints)
 
 
-def segment_names(manifest: Manifest) -> list[str]:
+def segment_names(manifest: Contents) -> list[str]:
     """Return the names of all segments."""
     return [manifest.segment_path(checkpoint, rows) for rows, checkpoint in manifest.segments()]
 
 
-def other_names(manifest: Manifest) -> list[str]:
+def other_names(manifest: Contents) -> list[str]:
     """Return the names of the files that are neither segments nor the list of living rows."""
     return sorted(manifest.files.keys() - {*segment_names(manifest), manifest.living})
 
 
-def sweep(folder: Path, manifest: Manifest, *, checkpoints: bool = False) -> None:
+def sweep(folder: Path, manifest: Contents, *, checkpoints: bool = False) -> None:
     """Delete what earlier states of the store, and killed writers, left beside what `manifest` names.
 
     With `checkpoints` segments of checkpoints that it does not name, too. Links are not followed out of the folder.

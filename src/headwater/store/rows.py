@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -76,20 +77,27 @@ class RowManifest(Contents):
         return {column.name: column for column in self.columns}[name]
 
 
-def build_rows(folder: Path, plan: RowManifest, rows_of: RowsOf, *, kept: Callable[[int], object]) -> RowManifest:
+def build_rows(
+    folder: Path,
+    plan: RowManifest,
+    rows_of: RowsOf,
+    *,
+    kept: Callable[[int], object],
+    others: Mapping[str, Callable[[Path], None]] = MappingProxyType({}),
+) -> RowManifest:
     """Write every segment of `plan` that is not there yet, and the manifest; return it (see `build_files`).
 
     Holds one range of rows in memory. Raises StoreError also when a value is not finite.
     """
 
     def write(path: Path, checkpoint: StoredCheckpoint, rows: RowRange) -> None:
-        arrays = _collected(plan, rows, rows_of(checkpoint, rows), checkpoint.name)
+        arrays = collect(plan, rows, rows_of(checkpoint, rows), checkpoint.name)
         write_arrays(path, plan.shapes(rows), lambda name: [arrays[name]], facts=plan.segment_facts(checkpoint, rows))
 
     def check(path: Path, rows: RowRange) -> None:
-        _open(path, plan.shapes(rows))
+        open_segment_arrays(path, plan.shapes(rows))
 
-    return build_files(folder, plan, write, check, others={}, kept=kept)
+    return build_files(folder, plan, write, check, others=others, kept=kept)
 
 
 class RowStore:
@@ -109,6 +117,14 @@ class RowStore:
         manifest = read_contents(folder, RowManifest)
         check_sizes(folder, manifest)
         return cls(folder, manifest)
+
+    @classmethod
+    def held(cls, folder: Path) -> RowStore:
+        """Open it and map every file: a writer that replaces them then changes nothing for this reader."""
+        store = cls.open(folder)
+        for rows, checkpoint in store.manifest.segments():
+            store.arrays(checkpoint, rows)
+        return store
 
     @property
     def bytes(self) -> int:
@@ -136,7 +152,7 @@ class RowStore:
             part = self.manifest.ranges[number]
             where = np.flatnonzero(ranges == number)
             local = torch.from_numpy(rows[where] - part.start)
-            values[torch.from_numpy(where)] = picked.decode(self._arrays(checkpoint, part), local)
+            values[torch.from_numpy(where)] = picked.decode(self.arrays(checkpoint, part), local)
         return values
 
     def blocks(
@@ -149,7 +165,7 @@ class RowStore:
         picked = Picked(self.manifest.column(column), at)
         step = max(1, _BLOCK // max(1, 4 * math.prod(picked.shape)))
         for rows in self.manifest.ranges:
-            arrays = self._arrays(checkpoint, rows)
+            arrays = self.arrays(checkpoint, rows)
             for start in range(0, rows.stop - rows.start, step):
                 yield rows.start + start, picked.decode(arrays, slice(start, start + step))
 
@@ -157,17 +173,18 @@ class RowStore:
         """Read every byte. Raises StoreError naming all files whose checksum or header is wrong."""
         verify_files(self.folder, self.manifest)
 
-    def _arrays(self, checkpoint: StoredCheckpoint, rows: RowRange) -> dict[str, Tensor]:
+    def arrays(self, checkpoint: StoredCheckpoint, rows: RowRange) -> dict[str, Tensor]:
+        """Return a segment's arrays as they are stored, memory-mapped (see `RowManifest.shapes`)."""
         name = self.manifest.segment_path(checkpoint, rows)
         if name not in self._opened:
-            arrays = _open(self.folder / name, self.manifest.shapes(rows))
+            arrays = open_segment_arrays(self.folder / name, self.manifest.shapes(rows))
             self._opened[name] = Mapped.of(self.folder / name), arrays
         mapped, arrays = self._opened[name]
         mapped.check()
         return arrays
 
 
-def _open(path: Path, shapes: Shapes) -> dict[str, Tensor]:
+def open_segment_arrays(path: Path, shapes: Shapes) -> dict[str, Tensor]:
     """Open a segment memory-mapped, and check that it holds arrays of these shapes."""
 
     def hold(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -179,7 +196,7 @@ def _open(path: Path, shapes: Shapes) -> dict[str, Tensor]:
     return open_arrays(path, hold)[1]
 
 
-def _collected(
+def collect(
     plan: RowManifest, rows: RowRange, batches: Iterable[tuple[Tensor, Mapping[str, Tensor]]], where: str
 ) -> dict[str, NDArray[Any]]:
     """Put the batches of a range into its order, encoded. Raises StoreError unless each row is given exactly once."""
