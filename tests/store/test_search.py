@@ -12,6 +12,8 @@ from headwater.gradients import TokenGradients
 from headwater.store import Postings, Store, join, postings_in_memory, restrict, row_vectors
 from store.conftest import SPECIAL, Dense, as_dict, build, gradients_of, plan, random_gradients
 
+TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "int8": 2e-2}
+
 
 def _cut(vectors: Dense, special: bool, most: int | None) -> Dense:
     """What the options keep, by their definition: the words of the largest norms of each row, special tokens or not."""
@@ -58,7 +60,7 @@ def _joined(store: Store, asked: Postings, queries: int, weight: float, **option
     vocabulary=st.sampled_from([3, 12, 60]),
     special=st.booleans(),
     most=st.sampled_from([None, 1, 2, 5, 254]),
-    dtype=st.sampled_from(["float32", "float16"]),
+    dtype=st.sampled_from(["float32", "float16", "int8"]),
 )
 def test_join_equals_brute_force(
     tmp_path_factory: pytest.TempPathFactory,
@@ -80,7 +82,7 @@ def test_join_equals_brute_force(
     ours = _joined(store, restrict(postings_in_memory(asked, special=SPECIAL), **options), queries, 0.5, **options)
     truth = 0.5 * _brute(as_dict(asked), as_dict(everything), ours.shape, special, most)
     scale = np.outer(*(_norms(part, count) for part, count in ((asked, queries), (everything, rows))))
-    assert (np.abs(ours - truth) <= scale * (1e-6 if dtype == "float32" else 1e-3) + 1e-30).all()
+    assert (np.abs(ours - truth) <= scale * TOLERANCE[dtype] + 1e-30).all()
 
 
 def _norms(gradients: TokenGradients, count: int) -> np.ndarray:

@@ -2,9 +2,8 @@
 
     scores[q, x] += weight * sum over shared tokens w of < q_w , x_w >
 
-Tokens with many postings are one matrix product each; the many rare ones are gathered into pairs and done at once,
-because a call a token would cost more than its arithmetic. Products and sums are float32; the few rows that are
-shown are scored again in float64 (see `attribution.explain`).
+All tokens of a segment are one call of `store.kernels`, because a call a token would cost more than its arithmetic.
+Products and sums are float32; the few rows that are shown are scored again in float64 (see `attribution.explain`).
 """
 
 from __future__ import annotations
@@ -17,13 +16,11 @@ import torch
 from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
-from headwater.store.halves import powers
-from headwater.store.postings import Postings
+from headwater.store.postings import SPECIAL_RANK, Postings
 from headwater.store.store import Segment, keep_mask
 
-_FEW = 64  # pairs of a token (queries x rows) below which gathering is cheaper than a product of its own
 _MANY = 64  # queries from which on several threads help
-_PAIRS = 1 << 16  # gathered pairs done at a time, to bound memory
+_PIECE = 1 << 14  # vectors decoded at a time where the kernels cannot, to bound memory
 
 
 @contextmanager
@@ -55,16 +52,22 @@ def join(
     `asked` holds the queries' postings (rows = query numbers), already cut down to what the options keep; the
     options cut the segment's side.
     """
+    from headwater.store.kernels import ALL_RANKS, add_products, stored_numbers  # numba is slow to import
+
     stored = segment.postings
-    block = scores[:, segment.rows.start : segment.rows.stop]
     ours, theirs = _shared(asked, stored)
-    kept = keep_mask(stored.ranks, special_tokens=special_tokens, max_words=max_words)
-    asked_counts = np.diff(asked.offsets)[ours]
-    stored_counts = np.diff(stored.offsets)[theirs]
-    many = asked_counts * stored_counts >= _FEW
-    for our, their in zip(ours[many], theirs[many], strict=True):
-        _join_token(block, asked, int(our), stored, int(their), weight, kept)
-    _join_pairs(block, asked, ours[~many], stored, theirs[~many], weight, kept)
+    starts, stops = stored.offsets[theirs], stored.offsets[theirs + 1]
+    most = ALL_RANKS if special_tokens else SPECIAL_RANK
+    said = asked.gradients(slice(None)).numpy(), asked.rows, asked.offsets[ours], asked.offsets[ours + 1]
+    cut = np.float32(weight), most if max_words is None else max_words, special_tokens
+    numbers = stored_numbers(stored, asked.dimension)
+    if numbers is not None:
+        lists = numbers, stored.exponents, stored.rows, stored.ranks, starts, stops
+        add_products(scores, segment.rows.start, *lists, *said, *cut)
+        return
+    for at, bounds in _pieces(starts, stops):
+        lists = stored.gradients(at).numpy(), None, stored.rows[at], stored.ranks[at], *bounds
+        add_products(scores, segment.rows.start, *lists, *said, *cut)
 
 
 def _shared(asked: Postings, stored: Postings) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -76,64 +79,20 @@ def _shared(asked: Postings, stored: Postings) -> tuple[NDArray[np.intp], NDArra
     return np.flatnonzero(found), at[found]
 
 
-def _join_token(
-    block: NDArray[np.float32],
-    asked: Postings,
-    our: int,
-    stored: Postings,
-    their: int,
-    weight: float,
-    kept: NDArray[np.bool_] | None,
-) -> None:
-    """One token: a matrix product of its queries with its postings, then a scatter-add (a row occurs once)."""
-    mine = slice(int(asked.offsets[our]), int(asked.offsets[our + 1]))
-    span = slice(int(stored.offsets[their]), int(stored.offsets[their + 1]))
-    where: slice | NDArray[np.intp] = span
-    if kept is not None:
-        where = np.flatnonzero(kept[span]) + span.start
-        if len(where) == 0:
-            return
-    payload = stored.payload[where] if isinstance(where, slice) else stored.payload[torch.from_numpy(where)]
-    products = (asked.gradients(mine) @ payload.float().T).numpy()  # [q, n]
-    if stored.exponents is None:
-        products *= np.float32(weight)
-    else:
-        products *= powers(stored.exponents[where]) * np.float32(weight)  # scaling products is cheaper than vectors
-    rows = stored.rows[where].astype(np.intp)
-    for query, line in zip(asked.rows[mine], products, strict=True):
-        block[query, rows] += line
+def _pieces(
+    starts: NDArray[np.int64], stops: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.intp], tuple[NDArray[np.int64], NDArray[np.int64]]]]:
+    """Go through lists of postings that are to be decoded, in pieces that bound memory.
 
-
-def _join_pairs(
-    block: NDArray[np.float32],
-    asked: Postings,
-    ours: NDArray[np.intp],
-    stored: Postings,
-    theirs: NDArray[np.intp],
-    weight: float,
-    kept: NDArray[np.bool_] | None,
-) -> None:
-    """Rare tokens: all pairs of (query posting, stored posting) with the same token, as one batch of dot products."""
-    left, right = _pairs(asked.offsets, ours, stored.offsets, theirs)
-    if kept is not None:
-        left, right = left[kept[right]], right[kept[right]]
-    for start in range(0, len(left), _PAIRS):
-        one, other = left[start : start + _PAIRS], right[start : start + _PAIRS]
-        products = (asked.gradients(one) * stored.gradients(other)).sum(dim=1).numpy() * np.float32(weight)
-        np.add.at(block, (asked.rows[one].astype(np.intp), stored.rows[other].astype(np.intp)), products)
-
-
-def _pairs(
-    left: NDArray[np.int64], ours: NDArray[np.intp], right: NDArray[np.int64], theirs: NDArray[np.intp]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Expand lists (given by their offsets) into all pairs list by list."""
-    left_counts, right_counts = np.diff(left)[ours], np.diff(right)[theirs]
-    counts = left_counts * right_counts
-    which = np.repeat(np.arange(len(ours)), counts)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    first = left[ours][which] + within // np.maximum(right_counts[which], 1)
-    second = right[theirs][which] + within % np.maximum(right_counts[which], 1)
-    return first.astype(np.intp), second.astype(np.intp)
+    Yields the postings of a piece, and where among them each list begins and ends (most of them do neither).
+    """
+    ends = np.cumsum(stops - starts)
+    begins = ends - (stops - starts)
+    for first in range(0, int(ends[-1]) if len(ends) else 0, _PIECE):
+        last = min(first + _PIECE, int(ends[-1]))
+        within = np.arange(first, last)
+        which = np.searchsorted(ends, within, side="right")
+        yield within - begins[which] + starts[which], (begins.clip(first, last) - first, ends.clip(first, last) - first)
 
 
 def row_vectors(
