@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from headwater.errors import HeadwaterError, StoreError
 from headwater.store import Store
+from headwater.store.arrays import open_arrays, write_arrays
 from headwater.store.postings import encode_block, in_order
 from headwater.store.segment import open_segment, read_facts, write_segment
 from store.conftest import SPECIAL, random_gradients
@@ -208,3 +209,20 @@ def test_segments_are_opened_once_and_only_when_asked_for(store: Store) -> None:
         if str(other.relative_to(store.folder)) != store.manifest.segment_path(checkpoint, rows):
             other.unlink()
     assert store.segment(checkpoint, rows).postings is store.segment(checkpoint, rows).postings
+
+
+def test_an_open_file_counts_as_no_memory_that_could_be_written(tmp_path: Path) -> None:
+    """What may be written is what RLIMIT_DATA and a strict kernel count: an index may be larger than that."""
+    shapes = {"numbers": (np.dtype(np.float32), (1 << 23,))}
+    numbers = np.arange(1 << 23, dtype=np.float32)
+    write_arrays(tmp_path / "a", shapes, lambda _: [numbers], facts={})
+
+    def writable() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmData"))) << 10
+
+    open_arrays(tmp_path / "a", lambda arrays: arrays)  # what the libraries need, once
+    before = writable()
+    held = open_arrays(tmp_path / "a", lambda arrays: arrays)[1]
+    assert writable() - before < numbers.nbytes // 4
+    assert np.array_equal(held["numbers"].numpy(), numbers)

@@ -8,12 +8,15 @@ what the header promises first, because touching a truncated map kills the proce
 from __future__ import annotations
 
 import json
+import mmap
 import struct
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -25,7 +28,7 @@ FORMAT = 1
 REBUILD = "Delete it and run `headwater index` again: only what is missing is built."
 
 _KEY = "headwater"
-_NAMES = {
+_NAMES: Mapping[np.dtype[Any], str] = {
     np.dtype(np.int64): "I64",
     np.dtype(np.uint32): "U32",
     np.dtype(np.float32): "F32",
@@ -33,6 +36,8 @@ _NAMES = {
     np.dtype(np.uint8): "U8",
     np.dtype(np.int8): "I8",
 }
+
+_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 Held = TypeVar("Held")
 Shapes = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
@@ -102,11 +107,33 @@ def open_arrays(path: Path, hold: Callable[[dict[str, Tensor]], Held]) -> tuple[
     """
     facts = read_facts(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            held = hold({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a dict
+        with safe_open(path, framework="np") as file:  # checks that every array has its place
+            names = list(file.keys())
+        held = hold(_mapped(path, names))
     except (SafetensorError, KeyError, TypeError, ValueError, OSError, RuntimeError) as error:  # torch cannot map it
         raise StoreError(f"{path}: damaged segment ({error}). {REBUILD}") from error
     return facts, held
+
+
+def _mapped(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """Map the arrays of a file whose header is sound. Who writes to one is killed.
+
+    The library's own tensors lie in a map that could be written to: a kernel that counts what may be written, as
+    memory limits do, counts the whole index.
+    """
+    header = _read_header(path)
+    with path.open("rb") as file:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    first = 8 + struct.unpack_from("<Q", data)[0]
+    arrays = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        for name in names:
+            dtype, shape, (start, stop) = (header[name][field] for field in ("dtype", "shape", "data_offsets"))
+            kind = _DTYPES[dtype]
+            array = np.frombuffer(data, kind, (stop - start) // kind.itemsize, first + start).reshape(shape)
+            arrays[name] = torch.from_numpy(array)
+    return arrays
 
 
 def _read_header(path: Path) -> dict[str, Any]:
