@@ -100,7 +100,7 @@ def an_evaluation(run: Run, model: str, folder: Path) -> tuple[dict[str, Any], d
     asked = (run, ["tracin-we", "tracin-last"], ["lds", "hubness"], 20)
     settings = {"subsets": SUBSETS[model], "seeds": 1, "processes": 1}
     said = estimate_evaluation(*asked, out=folder, **settings)
-    took, _ = clocked(lambda: evaluate(*asked, out=folder, show=False, **settings))
+    took, _ = clocked(lambda: evaluate(*asked, out=folder, show=False, **settings).save(folder))
     return {"seconds": said.seconds, "bytes": None, "probe": said.probe_seconds}, {"seconds": took, "bytes": None}
 
 

@@ -17,7 +17,7 @@ from headwater.evaluation.scoring import scoring_seconds
 
 _WORTH = 0.1  # of the budget: less is not worth another round of retraining
 _PLOTS = {"deletion": 9, "word-deletion": 7, "facts": 5, "filtering": 4}  # on the page; of other metrics 2
-_A_PLOT = 0.15  # seconds
+_GRADING, _A_PLOT = 0.5, 0.15  # seconds
 _SAFETY = 1.25  # what was timed once may take longer
 
 
@@ -26,8 +26,7 @@ class Clock:
 
     def __init__(self, started: float, budget: float | None, metrics: Sequence[Metric]) -> None:
         self.started, self.budget = started, budget
-        plots = sum(_PLOTS.get(metric.name, 2) for metric in metrics)
-        self.reserve = 0.0 if budget is None else 1.5 + _A_PLOT * plots + min(5.0, 0.01 * budget)
+        self.reserve = 0.0 if budget is None else 1.0 + grading_seconds(metrics) + min(5.0, 0.01 * budget)
 
     @property
     def until(self) -> float | None:
@@ -38,6 +37,11 @@ class Clock:
     def left(self) -> float | None:
         """Seconds until then; None: as many as it takes."""
         return None if self.until is None else max(0.0, self.until - time.monotonic())
+
+
+def grading_seconds(metrics: Sequence[Metric]) -> float:
+    """What intervals and the page take."""
+    return _GRADING + _A_PLOT * sum(_PLOTS.get(metric.name, 2) for metric in metrics)
 
 
 def forecast(retraining: Retraining, candidates: Sequence[Candidate], clock: Clock) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from headwater.attribution.estimate import estimate_index
 from headwater.evaluation.candidates import CONTROL, Candidate
-from headwater.evaluation.costs import Clock
+from headwater.evaluation.costs import grading_seconds
 from headwater.evaluation.evaluate import make_settings, prepared
 from headwater.evaluation.queries import test_rows
 from headwater.evaluation.retraining import Retraining, starting_seconds
@@ -87,7 +87,7 @@ def estimate_evaluation(
     retrains, phases, work, a_row = _retraining(retraining, sum(one.label != CONTROL for one in candidates))
     processes = retraining.processes(work) if work else 1
     seconds = work / processes + phases * starting_seconds(processes)
-    grading = Clock(started, 0.0, names).reserve
+    grading = grading_seconds(names)
     return EvaluationEstimate(
         seconds=scoring + seconds + grading,
         scoring_seconds=scoring,
