@@ -64,7 +64,7 @@ def test_whole_numbers_are_names_first_and_class_numbers_else(
         (
             ["World", "Sport"],
             ("World", "Sports"),
-            r"train.csv, row 2: label 'Sport' .*\(World, Sports\).*has World, Sport",
+            r"train.csv, row 2: label 'Sport' .*\(World, Sports\).*Beside it stand World",
         ),
         ([0, 2], ("a", "b"), "row 2: label 2 is not"),
         ([0, -1], ("a", "b"), "row 2: label -1 is not"),

@@ -257,8 +257,9 @@ def _listed(labels: Sequence[Any] | Mapping[Any, Any]) -> str:
 def _unknown(label: Label | None, labels: Sequence[Label | None], classes: Sequence[str]) -> tuple[str]:
     if label is None:
         return (f"there is no label. The model's labels are {_listed(classes)}.",)
-    there = list(dict.fromkeys(name for name in labels if name is not None))
+    there = list(dict.fromkeys(name for name in labels if name not in (None, label)))
+    others = f" Beside it stand {_listed(there)}." if there else ""
     return (
-        f"label {label!r} is not among the model's labels ({_listed(classes)}). "
-        f"The corpus has {_listed(there)}. Rename the labels, or set label2id in the model's config.",
+        f"label {label!r} is not among the model's labels ({_listed(classes)}).{others} "
+        "Use one of the model's, or set label2id in its config.",
     )
