@@ -115,6 +115,7 @@ class Attribution:
             "text_pair": query.example.text_pair,
             "label": query.label,
             "label_source": "given" if query.given else "predicted",
+            "true_label": None if query.example.label is None else str(query.example.label),
             "predicted": query.predicted,
             "probability": query.probability,
             "loss": query.loss,
@@ -200,17 +201,24 @@ class Attributions(Sequence[Attribution]):
         title: str | None = None,
         k: int | None = None,
         hide_training_text: bool = False,
+        overview: Mapping[str, Any] | None = None,
         command: str | None = None,
     ) -> None:
         """Write a self-contained page: all rows of the answer, or `k` a side.
 
-        `hide_training_text` shows row numbers and scores, and no training text; `command` is named as what made it.
+        `hide_training_text` shows row numbers and scores, and no training text; `overview` is what the model says about
+        all texts (see `attribution.overview`); `command` is named as what made it.
         """
         from headwater.attribution.render import render_page
         from headwater.files import write_text
 
         page = render_page(
-            self.to_dict(), title=title or "Why?", k=k, hide_training_text=hide_training_text, command=command
+            self.to_dict(),
+            title=title or "Why?",
+            k=k,
+            hide_training_text=hide_training_text,
+            overview=overview,
+            command=command,
         )
         write_text(Path(path), page)
 

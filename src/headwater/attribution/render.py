@@ -22,6 +22,7 @@ from markupsafe import Markup, escape
 
 from headwater.attribution import pack
 from headwater.attribution.numerals import plural
+from headwater.attribution.overview_view import overview_view
 from headwater.attribution.trial import trial_view
 from headwater.attribution.view import Answer, Piece, View, clean, view
 
@@ -41,6 +42,7 @@ def render_page(
     title: str,
     hide_training_text: bool = False,
     k: int | None = REPORT_ROWS,
+    overview: Mapping[str, Any] | None = None,
     trial: Mapping[str, Any] | None = None,
     command: str | None = None,
     extra_html_sections: Sequence[str | Markup] | None = None,
@@ -49,7 +51,8 @@ def render_page(
 
     hide_training_text: show rows by number, id, class label and score, and lit words by position only. The file then
     holds no training text; the queries, and which of *their* words carry the push, stay readable.
-    k: rows a list at most; None shows all that the answer holds. trial: see `headwater.attribution.trial`.
+    k: rows a list at most; None shows all that the answer holds. overview: `Overview.to_dict()` of all texts that were
+    asked about, put before the answers. trial: see `headwater.attribution.trial`.
     command: what reproduces the page; shown at its foot. extra_html_sections: put before the footer; a str is escaped,
     a `markupsafe.Markup` is trusted as it is (scripts in it do not run).
     """
@@ -60,12 +63,13 @@ def render_page(
         .render(
             view=shown,
             title=clean(title),
+            overview=overview_view(clean(overview)) if overview else None,
             trial=trial_view(clean(trial)) if trial else None,
             command=clean(command or str(answer.get("command") or "")),
             extra=[
                 section if isinstance(section, Markup) else escape(section) for section in extra_html_sections or ()
             ],
-            style=_style("base.css", "words.css", "answer.css", "trial.css", "page.css"),
+            style=_style("base.css", "words.css", "answer.css", "overview.css", "trial.css", "page.css"),
             script=_script("words.js", "page.js"),
             policy=_policy("words.js", "page.js"),
             version=headwater_version(),

@@ -55,9 +55,17 @@ def _said(query: Mapping[str, Any]) -> list[Bit]:
     bits = [Bit("Said "), Bit(str(said), "label")]
     if query.get("probability") is not None:
         bits += [Bit(" ("), Bit(probability(query["probability"]), "number"), Bit(")")]
-    if query.get("label_source") == "given" and str(query.get("label")) != str(said):
-        bits += [Bit("; labelled "), Bit(str(query.get("label")), "label")]
+    truth = true_label(query)
+    if truth is not None and truth != str(said):
+        bits += [Bit("; labelled "), Bit(truth, "label")]
     return [*bits, Bit(". ")]
+
+
+def true_label(query: Mapping[str, Any]) -> str | None:
+    """The query's own label, or else the one that was given; None where neither is known."""
+    if query.get("true_label") is not None:
+        return str(query["true_label"])
+    return str(query.get("label")) if query.get("label_source") == "given" else None
 
 
 def plain(bits: tuple[Bit, ...]) -> str:
@@ -74,6 +82,8 @@ def facts(query: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         found.append(("probability", probability(query["probability"])))
     if query.get("label_source") == "given":
         found.append(("given label", str(query.get("label"))))
+    elif query.get("true_label") is not None:
+        found.append(("true label", str(query["true_label"])))
     if query.get("loss") is not None:
         found.append(("loss", f"{query['loss']:.3g}"))
     return tuple(found)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from headwater.attribution import fold, light
 from headwater.attribution.light import Mark
 from headwater.attribution.numerals import Scale, percentile
-from headwater.attribution.sentence import Bit, facts, sentence
+from headwater.attribution.sentence import Bit, facts, sentence, true_label
 from headwater.attribution.strip import Strip, strip
 
 Answer = Mapping[str, Any]
@@ -83,7 +83,8 @@ class Query:
     number: int  # from 1
     label: str
     said: str | None
-    agrees: bool | None  # whether the model said the label that was given; None when none was given
+    truth: str | None  # its own label, or the one that was given
+    agrees: bool | None  # whether the model said that; None when it is not known
     facts: tuple[tuple[str, str], ...]
     sentence: tuple[Bit, ...]
     notes: tuple[str, ...]
@@ -205,14 +206,15 @@ def _query(query: Answer, number: int, run: Mapping[str, Any], k: int | None, hi
         )
         for side, here in zip(sides, marks, strict=True)
     )
-    given = query.get("label_source") == "given"
+    truth = true_label(query)
     said = None if query.get("predicted") is None else str(query["predicted"])
     label = str(query.get("label"))
     return Query(
         number=number,
         label=label,
         said=said,
-        agrees=said == label if given and said is not None else None,
+        truth=truth,
+        agrees=said == truth if truth is not None and said is not None else None,
         facts=facts(query),
         sentence=sentence(query, bool(toward or away), {texts[p][s:e] for s, e, p in words} if hide else None),
         notes=tuple(map(str, query.get("notes") or ())),

@@ -60,6 +60,7 @@ COMMANDS = {
     ),
     "verify": Entry("verify", _INDEX, "Read every byte of an index, and say whether it is whole."),
     "query": Entry("query", _ASK, "Explain predictions: the training rows, and the words in them, behind each."),
+    "report": Entry("report", _ASK, "Write a page about a model's mistakes, and what taught it each of them."),
     "scores": Entry("scores", _ASK, "Score queries against every training row, into a .npy file."),
     "methods": Entry("methods", _ASK, "List the methods of attribution; of one, its equation and options."),
     "evaluate": Entry(
