@@ -79,10 +79,10 @@ for each in list(vars(caching).values()):
     if hasattr(each, "_locator_classes"):
         each._locator_classes = []
 import numpy as np
-from headwater.store.kernels import add_bounds
-bounds, place, rank = np.zeros(2), np.zeros(1, "uint32"), np.zeros(1, "uint8")
-add_bounds(bounds, place, np.ones(1, "float32"), rank, np.array([0]), np.array([1]), np.full(1, 3.0), 256)
-print(bounds.tolist())
+from headwater.store.kernels import add_at
+known, place = np.zeros(2), np.zeros(1, "int64")
+add_at(known, np.ones((1, 3), "float32"), None, place, place, np.ones((1, 3)), place)
+print(known.tolist())
 """
 
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headwater.gradients import TokenGradients
-from headwater.store import Postings, QueryLists, Segment, Store, build_store, search_pruned
-from headwater.store.touched import PAGE, pages_of
+from headwater.store import LooseBoundsError, Postings, QueryLists, Segment, Store, build_store, search_pruned
+from headwater.store.touched import PAGE, pages
 from store.conftest import SPECIAL, plan, random_gradients
 
 VOCABULARY = 9
@@ -109,13 +109,21 @@ def test_the_rows_at_both_ends_are_those_of_all_scores(
 
 @dataclass(frozen=True)
 class _Recorded(Postings):
-    """Postings that write down which vectors were asked for."""
+    """Postings that write down which vectors were asked for: of a kind that has to be decoded first."""
 
     asked: list[int] = field(default_factory=list)
 
     def gradients(self, where):
         self.asked.extend(np.arange(len(self))[where].tolist())
         return super().gradients(where)
+
+
+def _recorded(lists: QueryLists) -> list[Segment]:
+    stored = [{**vars(each.postings), "payload": each.postings.payload.double()} for each in lists.segments]
+    return [
+        Segment(each.checkpoint, each.rows, _Recorded(**fields))
+        for each, fields in zip(lists.segments, stored, strict=True)
+    ]
 
 
 def _heavy(rows: int) -> TokenGradients:
@@ -133,16 +141,31 @@ def test_few_vectors_are_read_each_once_and_all_of_them_are_counted(tmp_path: Pa
     rows, k = 2000, 5
     store = _store(tmp_path / "store", rows, {"checkpoint-1": _heavy(rows)})
     lists = _asked(store, store.manifest.checkpoints[0], _heavy(1), None, 1.0)
-    segments = [Segment(each.checkpoint, each.rows, _Recorded(**vars(each.postings))) for each in lists.segments]
+    segments = _recorded(lists)
     found = search_pruned([replace(lists, segments=segments)], k, np.ones(rows, dtype=np.bool_))
     read = [(number, at) for number, each in enumerate(segments) for at in each.postings.asked]
     assert len(read) == len(set(read)) == found.touched.read_postings < 0.2 * found.touched.postings
-    assert found.touched.postings == 6 * rows and found.touched.payload_bytes == 6 * rows * 8 * 4
-    assert found.touched.read_bytes == len(read) * 8 * 4
+    assert found.touched.postings == 6 * rows and found.touched.payload_bytes == 6 * rows * 8 * 8
+    assert found.touched.read_bytes == len(read) * 8 * 8
     assert set(found.rows.tolist()) == _ends(_brute([lists], rows), np.ones(rows, dtype=np.bool_), k)
     whole = {(number, int(at)) for number, each in enumerate(segments) for at in range(len(each.postings))
              if int(each.postings.rows[at]) + each.rows.start in found.rows}  # fmt: skip
     assert whole <= set(read)  # so scoring them again reads nothing new
+
+
+def test_it_gives_up_before_it_reads_more_than_the_share_it_may(tmp_path: Path) -> None:
+    rows, k = 600, 5
+    drawn = torch.nn.functional.normalize(torch.randn(rows * 3, 8, generator=torch.Generator().manual_seed(0)))
+    alike = TokenGradients(torch.arange(rows).repeat_interleave(3), torch.arange(3).repeat(rows), drawn)
+    store = _store(tmp_path / "store", rows, {"checkpoint-1": alike})
+    lists = _asked(store, store.manifest.checkpoints[0], _heavy(1), None, 1.0)
+    segments = _recorded(lists)
+    with pytest.raises(LooseBoundsError):
+        search_pruned([replace(lists, segments=segments)], k, np.ones(rows, dtype=np.bool_), most=0.3)
+    assert 0 < sum(len(each.postings.asked) for each in segments) <= 0.3 * 3 * rows
+    whole = search_pruned([lists], k, np.ones(rows, dtype=np.bool_))
+    assert whole.touched.share > 0.3
+    assert set(whole.rows.tolist()) == _ends(_brute([lists], rows), np.ones(rows, dtype=np.bool_), k)
 
 
 def test_all_ties_at_the_last_place_are_found(tmp_path: Path) -> None:
@@ -170,12 +193,7 @@ def test_a_query_that_shares_no_token_touches_nothing(tmp_path: Path) -> None:
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 40)), max_size=12), st.sampled_from([1, 10, 384, 3000]))
 def test_pages_are_counted_once(spans: list[tuple[int, int]], width: int) -> None:
-    none = np.zeros(0)
-    payload = torch.zeros((1, width), dtype=torch.float16)
-    stored = Postings(none, none, none, none, none, payload, None)
-    touched: set[int] = set()
-    for start, count in spans:
-        first = payload.data_ptr() + start * width * 2
-        touched |= {byte // PAGE for byte in range(first, first + count * width * 2, 2)}
-    starts = np.array([start for start, _ in spans], dtype=np.int64)
-    assert pages_of(stored, starts, starts + np.array([count for _, count in spans], dtype=np.int64)) == len(touched)
+    starts = np.array([start for start, _ in spans], dtype=np.int64) * width + 3 * PAGE + 80
+    ends = starts + np.array([count for _, count in spans], dtype=np.int64) * width
+    touched = {at // PAGE for start, end in zip(starts, ends, strict=True) for at in range(start, end)}
+    assert pages(starts, ends) == len(touched)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, get_args
 
 import numpy as np
@@ -19,7 +20,7 @@ from headwater.attribution.question import AskedQuestion
 from headwater.attribution.where import Where
 from headwater.errors import UsageError
 from headwater.methods import Matched, Scorer, can_prune, is_cheaper, prune
-from headwater.store import Touched, threads_for
+from headwater.store import LooseBoundsError, Touched, threads_for
 
 Search = Literal["auto", "full", "pruned"]
 """How rows are found; auto takes the way that reads fewer bytes."""
@@ -61,7 +62,19 @@ def find_rows(
         raise UsageError(f"a pruned search is not possible {reason}. Leave search at auto.")
     if bounded is None or reason or search == "full" or (search == "auto" and not is_cheaper(bounded, k)):
         return _scanned(question, scorer, k, where, allowed)
-    return _pruned(question, scorer, bounded, stored, k, allowed)
+    found = _pruned(question, scorer, bounded, stored, k, allowed, persist=search == "pruned")
+    return found if search == "pruned" else _or_scanned(found, _scanned(question, scorer, k, where, allowed))
+
+
+def _or_scanned(pruned: Iterator[Found], scanned: Iterator[Found]) -> Iterator[Found]:
+    """Yield what a pruned search finds; from the query on where it gives up, what a full scan of all finds."""
+    done = 0
+    try:
+        for found in pruned:
+            yield found
+            done += 1
+    except LooseBoundsError:
+        yield from islice(scanned, done, None)
 
 
 def _bounded(scorer: Scorer) -> tuple[Matched | None, Int64[np.ndarray, "rows"] | None]:
@@ -103,6 +116,8 @@ def _pruned(
     stored: Int64[np.ndarray, "rows"] | None,
     k: int,
     allowed: Bool[np.ndarray, "rows"],
+    *,
+    persist: bool,
 ) -> Iterator[Found]:
     rows_stored = bounded.parts[0].store.manifest.rows
     of = np.arange(rows_stored) if stored is None else np.full(rows_stored, -1)
@@ -111,7 +126,7 @@ def _pruned(
     wanted = (of >= 0) & allowed[of]
     for number in range(len(question.asked)):
         with threads_for(1):
-            top = prune(bounded, number, k, wanted)
+            top = prune(bounded, number, k, wanted, persist=persist)
         near = np.sort(of[top.rows])
         rows, values = cut(scorer, number, near, k)
         yield Found(rows, near, values, None, not allowed.all(), top.touched.postings > 0, top.touched)

@@ -18,9 +18,15 @@ from headwater.store.postings import Postings
 from headwater.store.touched import vector_bytes
 
 _SLACK = 1e-6  # of the places' norms: a token's places may cancel, and then what is left is known less precisely
-_ROWS = 40  # postings of so many rows a row wanted are read, of each of the query's tokens: 20 to 40 were measured
-_SMALL = 64 << 20  # bytes that a full scan reads in ten milliseconds or so: below, it stays, for it knows more
-_EXTRA = 3  # a scattered vector costs as much as so many in a row
+_ROWS = 20  # postings of so many rows a row wanted are read, of each of the query's tokens: 10 to 40 were measured
+_SMALL = 64 << 20  # cost of a full scan that takes two milliseconds or so: below, it stays, for it knows more
+
+# What a search costs, in bytes that a full scan reads in the same time (measured on one core).
+_LISTED = 128  # a posting's row number and norm, looked through a few times
+_ROW = 512  # a row of the corpus: its bounds
+_CALLS = 2 << 20  # a segment, in all rounds together
+_SCATTERED = 12  # a vector somewhere else, in its own bytes
+_MOST = 1 / 12  # of the vectors: as many, scattered, cost as much as all of them in order
 
 
 def can_prune(matched: Matched) -> bool:
@@ -28,19 +34,23 @@ def can_prune(matched: Matched) -> bool:
     return not matched.synonyms and not matched.options.synonyms
 
 
-def prune(matched: Matched, query: int, k: int, allowed: Bool[np.ndarray, "rows"]) -> Top:
-    """Find the rows that may be among a query's k highest or k lowest scores (see `store.pruned`)."""
+def prune(matched: Matched, query: int, k: int, allowed: Bool[np.ndarray, "rows"], *, persist: bool = True) -> Top:
+    """Find the rows that may be among a query's k highest or k lowest scores (see `store.pruned`).
+
+    Without `persist` it raises LooseBoundsError when a full scan turns out to be cheaper.
+    """
     scale = None if matched.options.normalize is None else 1 / train_norms(matched)
     lists = [_lists(matched, part, query) for part in matched.parts]
-    return search_pruned([each for each in lists if len(each.tokens)], k, allowed, scale)
+    return search_pruned([each for each in lists if len(each.tokens)], k, allowed, scale, 1.0 if persist else _MOST)
 
 
 def is_cheaper(matched: Matched, k: int) -> bool:
-    """Predict which way reads fewer bytes for all queries together: pruned search (True), or the full scan.
+    """Predict which way costs less for all queries together: pruned search (True), or the full scan.
 
-    Where that is little anyway, the full scan stays.
+    Where that costs little anyway, the full scan stays.
 
-    A full scan reads a token's vectors once for all queries. Pruned search reads, for each query, all row numbers and
+    A full scan reads a token's vectors once for all queries, and multiplies each with every query that asks for it,
+    which takes as long as reading a byte for each number. Pruned search reads, for each query, all row numbers and
     norms of its tokens, and the vectors of some rows.
     """
     full = pruned = 0
@@ -50,11 +60,11 @@ def is_cheaper(matched: Matched, k: int) -> bool:
             stored = segment.postings
             counts = _counts(part.queries, stored)
             size = vector_bytes(stored)
-            full += int(counts.sum()) * size
-            pruned += int((counts * asked).sum()) * (stored.rows.itemsize + stored.norms.itemsize)
+            full += int(counts.sum()) * size + int((counts * asked).sum()) * stored.dimension
             share = (segment.rows.stop - segment.rows.start) / part.store.manifest.rows
             read = np.minimum(counts, _ROWS * k * share)  # of each list, by each query
-            pruned += int((read * asked).sum()) * size * _EXTRA
+            pruned += int((counts * asked).sum()) * _LISTED + int((read * asked).sum()) * size * _SCATTERED
+            pruned += matched.queries * ((segment.rows.stop - segment.rows.start) * _ROW + _CALLS)
     return full > _SMALL and pruned < full
 
 

@@ -7,7 +7,7 @@ from headwater.store.build import build_store, built_with
 from headwater.store.columns import Column
 from headwater.store.manifest import RANGE_ROWS, Manifest, RowRange, StoredCheckpoint
 from headwater.store.postings import Dtype, PostingDtype, Postings, postings_in_memory
-from headwater.store.pruned import QueryLists, Top, search_pruned
+from headwater.store.pruned import LooseBoundsError, QueryLists, Top, search_pruned
 from headwater.store.rows import RowManifest, RowsOf, RowStore, build_rows
 from headwater.store.search import join, restrict, row_vectors, threads_for
 from headwater.store.store import Segment, Store, keep_mask
@@ -17,6 +17,7 @@ __all__ = [
     "RANGE_ROWS",
     "Column",
     "Dtype",
+    "LooseBoundsError",
     "Manifest",
     "PostingDtype",
     "Postings",

@@ -7,7 +7,7 @@ B[x], the sum of b over the others: its score lies within P[x] - B[x] and P[x] +
 1. Read row numbers and norms of the query's tokens: B.
 2. Read the rows of the largest B wholly. t+ = k-th largest P - B, t- = k-th largest -P - B, neither below 0.
 3. Keep a row while P + B >= t+ or B - P >= t-. Of the rows kept read the postings with b >= theta; halve theta.
-4. When few postings are left, read them; what still reaches t+ or t- is the answer, ties and all.
+4. When few rows are left, read them wholly; what still reaches t+ or t- is the answer, ties and all.
 
 A row that is dropped can stand on neither side. Sums are float64 and padded by more than they can be wrong, so that
 scoring the rows again in another order, as `attribution.explain` does, finds the same rows as after a full scan.
@@ -15,24 +15,34 @@ scoring the rows again in another order, as `attribution.explain` does, finds th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float64, Int64
 from numpy.typing import NDArray
 
-from headwater.store.postings import SPECIAL_RANK, Postings
+from headwater.store.kernels import ALL_RANKS, add_at, choose_postings, list_postings, stored_numbers
+from headwater.store.postings import Postings
 from headwater.store.store import Segment
-from headwater.store.touched import Touched, joined, pages_of, vector_bytes
+from headwater.store.touched import Touched, joined, pages, vector_bytes
 
 _FIRST = 5  # rows read wholly at first, times k
 _START = 0.5  # theta at first, times the k-th largest B
 _FASTER = 2.0  # theta is divided by this after each round
-_ROUNDS = 6
+_FEW = 8  # rows in question, times k, that are read wholly: another round would save little
+_ROUNDS = 8
+_WORTH = 32  # vectors a segment that make a round; of fewer, the calls cost more than they save
+_LISTED = 8  # bytes of a row number and a norm
 _PAD = 1e-6  # of B: sums of float64 are wrong by far less
 _PIECE = 1 << 14  # vectors taken from a segment at a time, to bound memory
+
+
+class LooseBoundsError(Exception):
+    """Bounds leave so many rows in question that a full scan is cheaper: whoever asked for a share of it scans."""
 
 
 @dataclass(frozen=True)
@@ -64,32 +74,29 @@ def search_pruned(
     k: int,
     allowed: Bool[np.ndarray, "rows"],
     scale: Float64[np.ndarray, "rows"] | None = None,
+    most: float = 1.0,
 ) -> Top:
     """Find the rows that may be among the k highest above 0 or the k lowest below 0 of those `allowed`.
 
     A score is the sum over `lists` and tokens of <vector, stored vector>, times the row's `scale` (above 0).
+    Raises LooseBoundsError when a share of more than `most` of the vectors would have to be read, before it reads them.
     """
-    places = [
-        _Places.of(each, segment)
-        for each in lists
-        for segment in each.segments
-        if len(_shared(each, segment.postings)[0])
-    ]
-    search = _Search(places, k, allowed, scale)
-    first = search.first_rows()
-    search.read(search.unread(first))
+    search = _Search(
+        [_Places.of(each, segment) for each in lists for segment in each.segments], k, allowed, scale, most
+    )
+    search.read_first_rows()
     search.drop()
-    left = search.unread(np.setdiff1d(search.alive, first, assume_unique=True))
-    theta = search.start * _START
+    theta, read = search.start * _START, math.inf
     for _ in range(_ROUNDS):
-        if len(search.alive) <= 2 * k or len(left) == 0:
+        if len(search.alive) <= _FEW * k:
             break
-        loud = left.bounds * search.scale_of(left.rows) >= theta
-        search.read(left.take(loud))
-        search.drop()
-        left = left.take(~loud & search.is_alive(left.rows))
+        loud = search.unread(search.alive, theta, read)
+        if len(loud) >= _WORTH * search.places:
+            search.read(loud)
+            search.drop()
+            read = theta
         theta /= _FASTER
-    search.read(left.take(search.is_alive(left.rows)))
+    search.read(search.unread(search.alive, 0.0, read))
     search.drop()
     return Top(np.sort(search.alive), search.touched())
 
@@ -105,7 +112,7 @@ def _shared(lists: QueryLists, stored: Postings) -> tuple[NDArray[np.intp], NDAr
 
 @dataclass(frozen=True)
 class _Places:
-    """The lists of a query in one segment, end to end: list i is entries ends[i-1]..ends[i]-1, from `starts[i]` on."""
+    """The lists of a query in one segment: list i holds the postings starts[i]..stops[i]."""
 
     lists: QueryLists
     segment: Segment
@@ -113,65 +120,27 @@ class _Places:
     """Of the query's tokens, by list."""
     starts: NDArray[np.int64]
     stops: NDArray[np.int64]
-    ends: NDArray[np.int64]
 
     @classmethod
     def of(cls, lists: QueryLists, segment: Segment) -> _Places:
         which, at = _shared(lists, segment.postings)
-        starts, stops = segment.postings.offsets[at], segment.postings.offsets[at + 1]
-        return cls(lists, segment, which, starts, stops, np.cumsum(stops - starts))
+        return cls(lists, segment, which, segment.postings.offsets[at], segment.postings.offsets[at + 1])
 
-    def __len__(self) -> int:
-        return int(self.ends[-1])
-
-    def entries(self) -> tuple[NDArray[np.uint32], NDArray[np.float64]]:
-        """Return the local row and the bound b of every entry; 0 for those that `max_words` leaves out."""
+    def list(self, bounds: NDArray[np.float64], row_of: NDArray[np.int64], bound_of: NDArray[np.float64]) -> None:
+        """Write row and bound of every posting, 0 for those that `max_words` leaves out; add up the rows' bounds."""
         stored = self.segment.postings
-        spans = [slice(int(start), int(stop)) for start, stop in zip(self.starts, self.stops, strict=True)]
-        local = np.concatenate([stored.rows[span] for span in spans])
-        bounds = np.concatenate([stored.norms[span] for span in spans]).astype(np.float64)
-        bounds *= np.repeat(self.lists.norms[self.which], self.stops - self.starts)
-        if self.lists.max_words is not None:
-            ranks = np.concatenate([stored.ranks[span] for span in spans])
-            bounds[(ranks >= self.lists.max_words) & (ranks != SPECIAL_RANK)] = 0
-        return local, bounds
-
-    @property
-    def rows(self) -> slice:
-        """Return the rows that the segment's are."""
-        return slice(self.segment.rows.start, self.segment.rows.stop)
-
-
-@dataclass(frozen=True)
-class _Unread:
-    """Postings that are known by row and bound alone, in the order of `place`: which segment's list they are of."""
-
-    rows: NDArray[np.int64]
-    bounds: NDArray[np.float64]
-    place: NDArray[np.int64]
-    token: NDArray[np.int64]
-    at: NDArray[np.int64]
-    """Where the vector stands in its segment."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def take(self, chosen: NDArray[np.bool_]) -> _Unread:
-        return _Unread(self.rows[chosen], self.bounds[chosen], self.place[chosen], self.token[chosen], self.at[chosen])
-
-    @classmethod
-    def joined(cls, parts: Sequence[_Unread]) -> _Unread:
-        return cls(
-            joined([part.rows for part in parts]),
-            np.concatenate([np.zeros(0), *(part.bounds for part in parts)]),
-            joined([part.place for part in parts]),
-            joined([part.token for part in parts]),
-            joined([part.at for part in parts]),
-        )
+        here = slice(self.segment.rows.start, self.segment.rows.stop)
+        most = ALL_RANKS if self.lists.max_words is None else self.lists.max_words
+        small = stored.rows, stored.norms, stored.ranks, self.starts, self.stops, self.lists.norms[self.which]
+        list_postings(bounds[here], row_of, bound_of, *small, most)
+        row_of += here.start
 
 
 class _Search:
-    """What is known of every row so far, and which rows are still in question."""
+    """What is known of every row so far, and which rows are still in question.
+
+    The postings of all lists stand end to end, known by row and bound alone: `entries` are numbers among them.
+    """
 
     def __init__(
         self,
@@ -179,65 +148,84 @@ class _Search:
         k: int,
         allowed: NDArray[np.bool_],
         scale: NDArray[np.float64] | None,
+        most: float,
     ) -> None:
-        self._places = places
+        self._of = [place for place in places if len(place.which)]
         self._k = k
         self._scale = scale
-        self._count = len(allowed)
-        self._read: list[list[NDArray[np.int64]]] = [[] for _ in places]
-        self.known = np.zeros(self._count)
-        self.left = self._all_bounds()
+        self._starts = joined([place.starts for place in self._of])
+        counts = joined([place.stops for place in self._of]) - self._starts
+        self._ends = np.cumsum(counts)
+        self._begins = self._ends - counts
+        self._edges = np.cumsum([0, *(len(place.which) for place in self._of)])  # of the places, among the lists
+        self._budget = int(most * counts.sum())
+        self._read: list[NDArray[np.int64]] = []
+        self.known = np.zeros(len(allowed))
+        self.left = np.zeros(len(allowed))
+        self._rows, self._bounds = np.empty(counts.sum(), np.int64), np.empty(counts.sum())
+        for place, entries in zip(self._of, self._entries(), strict=True):
+            place.list(self.left, self._rows[entries], self._bounds[entries])
         self._pad = _PAD * self.left
         self.alive: NDArray[np.int64] = np.flatnonzero(allowed & (self.left > 0))
         self.start = 0.0
+        self._whole = np.zeros(0, dtype=np.int64)
 
-    def _all_bounds(self) -> NDArray[np.float64]:
-        """Step 1: B of every row, from row numbers and norms alone."""
-        bounds = np.zeros(self._count)
-        for place in self._places:
-            local, each = place.entries()
-            bounds[place.rows] += np.bincount(local, weights=each, minlength=place.rows.stop - place.rows.start)
-        return bounds
+    def _entries(self) -> list[slice]:
+        """Return the entries of each place."""
+        edges = np.append(self._begins, self._ends[-1:])[self._edges].tolist() if self._of else [0]
+        return [slice(*pair) for pair in pairwise(edges)]
+
+    @property
+    def places(self) -> int:
+        """Return in how many segments and checkpoints there is something to be read."""
+        return len(self._of)
 
     def scale_of(self, rows: NDArray[np.int64]) -> NDArray[np.float64] | float:
         return 1.0 if self._scale is None else self._scale[rows]
 
-    def first_rows(self) -> NDArray[np.int64]:
-        """Step 2: the rows of the largest B; the k-th largest says where theta begins."""
+    def read_first_rows(self) -> None:
+        """Step 2: the rows of the largest B, wholly; the k-th largest says where theta begins."""
         reach = self.left[self.alive] * self.scale_of(self.alive)
         most = _FIRST * self._k
-        if len(reach) <= most:
-            return self.alive
-        order = np.argpartition(reach, len(reach) - most)[len(reach) - most :]
-        self.start = float(np.partition(reach[order], most - self._k)[most - self._k])
-        return np.sort(self.alive[order])
+        first = self.alive
+        if len(reach) > most:
+            order = np.argpartition(reach, len(reach) - most)[len(reach) - most :]
+            self.start = float(np.partition(reach[order], most - self._k)[most - self._k])
+            first = np.sort(self.alive[order])
+        self.read(self.unread(first))
+        self._whole = first
 
-    def unread(self, rows: NDArray[np.int64]) -> _Unread:
-        """Find all postings of rows of which nothing was read yet."""
-        wanted = np.zeros(self._count, dtype=np.bool_)
+    def unread(self, rows: NDArray[np.int64], lower: float = 0.0, upper: float = math.inf) -> NDArray[np.int64]:
+        """Return the entries of rows but the first whose bounds, scaled as scores are, are in [lower, upper)."""
+        wanted = np.zeros(len(self.left), dtype=np.bool_)
         wanted[rows] = True
-        found = []
-        for number, place in enumerate(self._places):
-            here = wanted[place.rows]
-            if not here.any():
-                continue
-            local, bounds = place.entries()
-            at = np.flatnonzero(here[local] & (bounds > 0))
-            which = np.searchsorted(place.ends, at, side="right")
-            position = at - (place.ends - (place.stops - place.starts))[which] + place.starts[which]
-            row = local[at].astype(np.int64) + place.rows.start
-            found.append(_Unread(row, bounds[at], np.full(len(at), number), place.which[which], position))
-        return _Unread.joined(found)
+        wanted[self._whole] = False
+        chosen = np.empty(len(self._rows), dtype=np.int64)
+        largest = 1.0 if self._scale is None else float(self._scale[rows].max(initial=0))
+        lists = self._rows, self._bounds, self._ends, self._scale
+        return chosen[: choose_postings(chosen, wanted, *lists, largest, lower, upper)]
 
-    def read(self, postings: _Unread) -> None:
+    def read(self, entries: NDArray[np.int64]) -> None:
         """Read vectors: what they add becomes known, and what they could add is taken off B."""
-        for piece, number in _by_place(postings.place):
-            place = self._places[number]
-            self._read[number].append(postings.at[piece])
-            vectors = place.segment.postings.gradients(postings.at[piece]).double()
-            asked = place.lists.vectors[torch.from_numpy(postings.token[piece])]
-            np.add.at(self.known, postings.rows[piece], torch.linalg.vecdot(vectors, asked).numpy())
-        np.subtract.at(self.left, postings.rows, postings.bounds)
+        self._budget -= len(entries)
+        if self._budget < 0:
+            raise LooseBoundsError
+        self._read.append(entries)
+        lists = np.searchsorted(self._ends, entries, side="right")
+        at = entries - self._begins[lists] + self._starts[lists]
+        edges = np.searchsorted(lists, self._edges)
+        for place, first, last, offset in zip(self._of, edges, edges[1:], self._edges, strict=False):
+            for start in range(first, last, _PIECE):
+                piece = slice(start, min(start + _PIECE, last))
+                self._add(place, at[piece], self._rows[entries[piece]], place.which[lists[piece] - offset])
+        np.subtract.at(self.left, self._rows[entries], self._bounds[entries])
+
+    def _add(self, place: _Places, at: NDArray[np.int64], rows: NDArray[np.int64], tokens: NDArray[np.intp]) -> None:
+        stored = place.segment.postings
+        numbers, exponents = stored_numbers(stored, stored.dimension), stored.exponents
+        if numbers is None:
+            numbers, exponents, at = stored.gradients(at).numpy(), None, np.arange(len(at))
+        add_at(self.known, numbers, exponents, at, rows, place.lists.vectors.numpy(), tokens)
 
     def drop(self) -> None:
         """Drop the rows that can no longer reach either side."""
@@ -253,30 +241,23 @@ class _Search:
             return 0.0
         return max(0.0, float(np.partition(lower, len(lower) - self._k)[len(lower) - self._k]))
 
-    def is_alive(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        mask = np.zeros(self._count, dtype=np.bool_)
-        mask[self.alive] = True
-        return mask[rows]
-
     def touched(self) -> Touched:
-        postings = payload = pages = read = read_bytes = read_pages = listed = 0
-        for place, seen in zip(self._places, self._read, strict=True):
-            stored, at = place.segment.postings, joined(seen)
-            size = vector_bytes(stored)
-            postings += len(place)
-            payload += len(place) * size
-            pages += pages_of(stored, place.starts, place.stops)
-            read += len(at)
-            read_bytes += len(at) * size
-            read_pages += pages_of(stored, at, at + 1)
-            small = stored.rows.itemsize + stored.norms.itemsize + (place.lists.max_words is not None)
-            listed += len(place) * small
-        return Touched(postings, payload, pages, read, read_bytes, read_pages, listed)
-
-
-def _by_place(place: NDArray[np.int64]) -> Iterator[tuple[slice, int]]:
-    """Go through runs of the same place, in pieces that bound memory."""
-    edges = np.flatnonzero(np.diff(place)) + 1
-    for start, stop in zip([0, *edges.tolist()], [*edges.tolist(), len(place)], strict=True):
-        for at in range(start, stop, _PIECE):
-            yield slice(at, min(at + _PIECE, stop)), int(place[at])
+        read = np.sort(joined(self._read))
+        of = np.searchsorted(self._ends, read, side="right")
+        at = read - self._begins[of] + self._starts[of]
+        sizes = np.array([vector_bytes(place.segment.postings) for place in self._of], dtype=np.int64)
+        bases = np.array([place.segment.postings.payload.data_ptr() for place in self._of], dtype=np.int64)
+        place_of = np.repeat(np.arange(len(self._of)), np.diff(self._edges))  # of each list
+        first, size = bases[place_of] + self._starts * sizes[place_of], sizes[place_of]
+        here = bases[place_of[of]] + at * size[of]
+        counts = self._ends - self._begins
+        small = [_LISTED + (place.lists.max_words is not None) for place in self._of]
+        return Touched(
+            postings=len(self._rows),
+            payload_bytes=int((counts * size).sum()),
+            pages=pages(first, first + counts * size),
+            read_postings=len(read),
+            read_bytes=int(size[of].sum()),
+            read_pages=pages(here, here + size[of]),
+            listed_bytes=int((counts * np.array(small, dtype=np.int64)[place_of]).sum()),
+        )

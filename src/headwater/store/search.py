@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 
+from headwater.store.kernels import ALL_RANKS, add_products, stored_numbers
 from headwater.store.postings import SPECIAL_RANK, Postings
 from headwater.store.store import Segment, keep_mask
 
@@ -52,8 +53,6 @@ def join(
     `asked` holds the queries' postings (rows = query numbers), already cut down to what the options keep; the
     options cut the segment's side.
     """
-    from headwater.store.kernels import ALL_RANKS, add_products, stored_numbers  # numba is slow to import
-
     stored = segment.postings
     ours, theirs = _shared(asked, stored)
     starts, stops = stored.offsets[theirs], stored.offsets[theirs + 1]

@@ -57,13 +57,11 @@ def vector_bytes(postings: Postings) -> int:
     return int(postings.payload.shape[1]) * postings.payload.element_size()
 
 
-def pages_of(postings: Postings, starts: NDArray[np.integer], stops: NDArray[np.integer]) -> int:
-    """Count the pages that hold the vectors of the postings in [start, stop), each once."""
-    if len(starts) == 0:
+def pages(begins: NDArray[np.int64], ends: NDArray[np.int64]) -> int:
+    """Count the pages that hold the bytes at addresses begins[i]..ends[i], each once."""
+    if len(begins) == 0:
         return 0
-    size, base = vector_bytes(postings), postings.payload.data_ptr()
-    first = (base + starts.astype(np.int64) * size) // PAGE
-    last = (base + stops.astype(np.int64) * size - 1) // PAGE
+    first, last = begins // PAGE, (ends - 1) // PAGE
     order = np.argsort(first, kind="stable")
     first, last = first[order], last[order]
     begun = np.concatenate([[first[0] - 1], np.maximum.accumulate(last)[:-1]])  # the last page counted before each
