@@ -17,7 +17,7 @@ from headwater.evaluation.scoring import scoring_seconds
 
 _WORTH = 0.1  # of the budget: less is not worth another round of retraining
 _PLOTS = {"deletion": 9, "word-deletion": 7, "facts": 5, "filtering": 4}  # on the page; of other metrics 2
-_GRADING, _A_PLOT = 0.5, 0.15  # seconds
+_GRADING, _A_PLOT = 0.3, 0.06  # seconds, where little else is computed
 _SAFETY = 1.25  # what was timed once may take longer
 
 
@@ -26,7 +26,7 @@ class Clock:
 
     def __init__(self, started: float, budget: float | None, metrics: Sequence[Metric]) -> None:
         self.started, self.budget = started, budget
-        self.reserve = 0.0 if budget is None else 1.0 + grading_seconds(metrics) + min(5.0, 0.01 * budget)
+        self.reserve = 0.0 if budget is None else 1.2 + 2 * grading_seconds(metrics) + min(5.0, 0.01 * budget)
 
     @property
     def until(self) -> float | None:
