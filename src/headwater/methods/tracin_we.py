@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from headwater.errors import UsageError
 from headwater.methods.method import CheckpointOptions, Question
 from headwater.methods.parts import NO_PLACE, Contributions, TokenPart
 from headwater.methods.synonyms import Synonym, find_synonyms, join_synonyms, pair_tokens
-from headwater.store import join, restrict, row_vectors
+from headwater.store import Segment, for_each, join, restrict, row_vectors
 
 MOST_WORDS = 254  # ranks are one byte
 
@@ -79,15 +80,17 @@ class Matched:
         """Write the score of every query with every training row into `out`, which holds zeros."""
         options = self.options
         for part in self.parts:
-            words = words_to_cut(part, options)
-            for segment in part.store.segments(part.checkpoint):
-                # Special tokens need no cut here: the queries' side has none.
-                join(out, part.queries, segment, part.weight, max_words=words)
-                if self.synonyms:
-                    join_synonyms(out, part.queries, segment, part.weight, self.synonyms, max_words=words)
+            for_each(part.store.segments(part.checkpoint), partial(self._score_segment, out, part))
         if options.normalize is not None:
             out /= train_norms(self).astype(np.float32)[None, :]
             out /= query_norms(self).astype(np.float32)[:, None]
+
+    def _score_segment(self, out: Float32[np.ndarray, "queries rows"], part: TokenPart, segment: Segment) -> None:
+        words = words_to_cut(part, self.options)
+        # Special tokens need no cut here: the queries' side has none.
+        join(out, part.queries, segment, part.weight, max_words=words)
+        if self.synonyms:
+            join_synonyms(out, part.queries, segment, part.weight, self.synonyms, max_words=words)
 
     def rounding(self) -> Float64[np.ndarray, "queries"]:
         """Bound the error of the float32 scores (see `_rounding`)."""

@@ -9,7 +9,7 @@ from headwater.store.manifest import RANGE_ROWS, Manifest, RowRange, StoredCheck
 from headwater.store.postings import Dtype, PostingDtype, Postings, postings_in_memory
 from headwater.store.pruned import LooseBoundsError, QueryLists, Top, search_pruned
 from headwater.store.rows import RowManifest, RowsOf, RowStore, build_rows
-from headwater.store.search import join, restrict, row_vectors, threads_for
+from headwater.store.search import for_each, join, restrict, row_vectors, threads_for
 from headwater.store.store import Segment, Store, keep_mask
 from headwater.store.touched import Touched
 
@@ -34,6 +34,7 @@ __all__ = [
     "build_rows",
     "build_store",
     "built_with",
+    "for_each",
     "join",
     "keep_mask",
     "postings_in_memory",

@@ -98,6 +98,12 @@ _prefetch: Any = intrinsic(_prefetcher)
 
 
 @_compiled
+def _fetch(payload: NDArray[Any], at: int) -> None:
+    for j in range(0, payload.shape[1], _LINE // payload.itemsize):
+        _prefetch(payload, at * payload.shape[1] + j)
+
+
+@_compiled
 def _power(exponents: Exponents, at: int) -> np.float32:
     if exponents is None:
         return np.float32(1)
@@ -172,6 +178,8 @@ def add_products(
             for at in range(starts[i], stops[i]):
                 if not _is_kept(ranks[at], below, special):
                     continue
+                if at + _AHEAD < stops[i]:
+                    _fetch(payload, at + _AHEAD)
                 factor = _power(exponents, at) * weight
                 for query in range(begins[i], ends[i]):
                     product = np.float32(0)
@@ -280,11 +288,10 @@ def add_at(
     which: Places,
 ) -> None:
     """Add to known[rows[i]] the product, in float64, of the stored vector at[i] with vectors[which[i]]."""
-    width, line = payload.shape[1], _LINE // payload.itemsize
+    width = payload.shape[1]
     for i in range(len(at)):
         if i + _AHEAD < len(at):
-            for j in range(0, width, line):
-                _prefetch(payload, at[i + _AHEAD] * width + j)
+            _fetch(payload, at[i + _AHEAD])
         power = _power(exponents, at[i])
         product = 0.0
         for j in range(width):

@@ -8,7 +8,8 @@ Products and sums are float32; the few rows that are shown are scored again in f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -37,6 +38,21 @@ def threads_for(queries: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def for_each(segments: Iterable[Segment], work: Callable[[Segment], None]) -> None:
+    """Do `work` for the segments of one checkpoint, on as many threads as torch may use.
+
+    Their rows are their own, so that threads never add to the same score, and sums are the same for any number.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        for segment in segments:
+            work(segment)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, segments):
+            pass
 
 
 def join(
