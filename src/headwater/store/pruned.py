@@ -222,7 +222,7 @@ class _Search:
 
     def _add(self, place: _Places, at: NDArray[np.int64], rows: NDArray[np.int64], tokens: NDArray[np.intp]) -> None:
         stored = place.segment.postings
-        numbers, exponents = stored_numbers(stored, stored.dimension), stored.exponents
+        numbers, exponents = stored_numbers(stored, place.lists.vectors.shape[1]), stored.exponents
         if numbers is None:
             numbers, exponents, at = stored.gradients(at).numpy(), None, np.arange(len(at))
         add_at(self.known, numbers, exponents, at, rows, place.lists.vectors.numpy(), tokens)
