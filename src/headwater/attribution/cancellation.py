@@ -190,4 +190,5 @@ def _batches(run: Run, rows: Sequence[int], device: str) -> Iterator[list[Batch]
         numbers = rows[start : start + RANGE_ROWS]
         encodings = run.task.encode(run.tokenizer, [run.corpus[row] for row in numbers])
         targets = [run.targets[row] for row in numbers]
-        yield list(encoded_batches(run, encodings, targets, tokens=batch_tokens(device)))
+        weights = None if run.corpus.weights is None else [run.corpus.weights[row] for row in numbers]
+        yield list(encoded_batches(run, encodings, targets, tokens=batch_tokens(device), weights=weights))

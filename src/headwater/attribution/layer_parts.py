@@ -103,11 +103,18 @@ def _query_places(asked: Asked, names: Sequence[str], query: int) -> PlaceVector
 def _row_places(asked: Asked, names: Sequence[str], rows: Int64[np.ndarray, "r"]) -> list[PlaceVectors]:
     run = asked.member.run
     encodings = run.task.encode(run.tokenizer, [run.corpus[int(row)] for row in rows])
-    return _places(asked, names, encodings, [run.targets[int(row)] for row in rows], rows=True)
+    weights = None if run.corpus.weights is None else [run.corpus.weights[int(row)] for row in rows]
+    return _places(asked, names, encodings, [run.targets[int(row)] for row in rows], rows=True, weights=weights)
 
 
 def _places(
-    asked: Asked, names: Sequence[str], encodings: Sequence[Encoding], targets: Sequence[int], *, rows: bool
+    asked: Asked,
+    names: Sequence[str],
+    encodings: Sequence[Encoding],
+    targets: Sequence[int],
+    *,
+    rows: bool,
+    weights: Sequence[float] | None = None,
 ) -> list[PlaceVectors]:
     """Take what these texts pushed apart, place by place, layer beside layer."""
     updates = _updates(asked, rows=rows)
@@ -118,7 +125,7 @@ def _places(
     run, projections = asked.member.run, asked.layers.spec.projector.of(chosen)
     found: list[PlaceVectors | None] = [None] * len(encodings)
     with capture_layers(asked.model, chosen) as capture:
-        for batch in encoded_batches(run, encodings, targets):
+        for batch in encoded_batches(run, encodings, targets, weights=weights):
             batch = _told_apart(batch)
             width = batch.inputs["input_ids"].shape[1]
             factors = capture.factors(batch, run.task.losses)
@@ -162,7 +169,7 @@ def _told_apart(batch: Batch) -> Batch:
     for name in ("input_ids", "attention_mask", "token_type_ids"):
         if name in inputs:
             inputs[name] = torch.nn.functional.pad(inputs[name], (0, 1))  # the mask says that it is none
-    return Batch(batch.rows, inputs, batch.targets)
+    return Batch(batch.rows, inputs, batch.targets, batch.weights)
 
 
 def _updates(asked: Asked, *, rows: bool) -> dict[str, Update] | None:

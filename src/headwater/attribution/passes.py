@@ -73,6 +73,11 @@ class Passes:
             encodings = run.task.encode(run.tokenizer, examples)
             self.truncated += sum(encoding.truncated for encoding in encodings)
             targets = run.targets[rows.start : rows.stop]
-            batches = encoded_batches(run, encodings, targets, first_row=rows.start, tokens=self._tokens)
+            weights = run.corpus.weights
+            if weights is not None:
+                weights = weights[rows.start : rows.stop]
+            batches = encoded_batches(
+                run, encodings, targets, first_row=rows.start, tokens=self._tokens, weights=weights
+            )
             self._batches = (rows, list(batches))
         return self._batches[1]

@@ -24,6 +24,7 @@ COLUMN_FLAGS = [
     Flag("text_pair_column", str, "Column of the second text, where rows are pairs.", metavar="NAME"),
     Flag("label_column", str, "Column of the label.", "label", metavar="NAME"),
     Flag("id_column", str, "Column of your own ids.", metavar="NAME"),
+    Flag("weight_column", str, "Column of weights: how much each row counts in training.", metavar="NAME"),
 ]
 """Which columns of a training file hold what."""
 
@@ -38,7 +39,11 @@ PLAIN_FLAGS = [
 
 QUERY_FLAGS = [
     *(replace(flag, panel="Columns of FILE, if not called as in training", default=None) for flag in COLUMN_FLAGS[:3]),
-    *(replace(flag, hidden=True) for flag in PLAIN_FLAGS if flag.name in ("data", "max_length", "id_column")),
+    *(
+        replace(flag, hidden=True)
+        for flag in PLAIN_FLAGS
+        if flag.name in ("data", "max_length", "id_column", "weight_column")
+    ),
 ]
 """The columns of a file of queries. An index holds its corpus, so a plain Trainer folder need not be told it again."""
 

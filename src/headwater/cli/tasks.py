@@ -80,10 +80,11 @@ def _columns(columns: Given) -> Columns | None:
 def _text_columns(kind: str, there: list[str], columns: Given, given: Given) -> Columns:
     from headwater.runs import Columns
 
+    own = Columns(id=columns.get("id_column"), weight=columns.get("weight_column"))
     if kind == "masked-lm":
         if "label_column" in columns:
             raise UsageError("--task masked-lm learns from texts alone: leave --label-column out.")
-        return Columns(text=columns.get("text_column", "text"), label=None, id=columns.get("id_column"))
+        return replace(own, text=columns.get("text_column", "text"), label=None)
     text = given.get("prompt_column") or columns.get("text_column")
     label = given.get("completion_column") or columns.get("label_column")
     if text is None and label is None and {"prompt", "completion"} <= set(there):
@@ -92,7 +93,7 @@ def _text_columns(kind: str, there: list[str], columns: Given, given: Given) -> 
         text = "messages"
     if label is None and kind == "seq2seq":
         label = "label"
-    return replace(Columns(label=label, id=columns.get("id_column")), text=text or "text")
+    return replace(own, label=label, text=text or "text")
 
 
 def _task(given: Given, max_length: int | None) -> Task:

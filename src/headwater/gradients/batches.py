@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from headwater.models.buckets import PADDING_COUNTS, length_buckets
@@ -35,17 +35,32 @@ class Batch:
     rows: Int64[Tensor, "n"]
     inputs: dict[str, Tensor]
     targets: Int64[Tensor, "n"]
+    weights: Float32[Tensor, "n"] | None = None
+    """What each row's loss counts in training; None: all alike."""
 
     def to(self, device: str) -> Batch:
-        """Move the model's inputs and targets; `rows` stay on the CPU."""
+        """Move the model's inputs, targets and weights; `rows` stay on the CPU."""
         inputs = {name: tensor.to(device) for name, tensor in self.inputs.items()}
-        return Batch(self.rows, inputs, self.targets.to(device))
+        weights = None if self.weights is None else self.weights.to(device)
+        return Batch(self.rows, inputs, self.targets.to(device), weights)
+
+    def total(self, losses: Float[Tensor, "n"]) -> Float[Tensor, ""]:
+        """The rows' losses times their weights, summed: what is differentiated, so that a gradient is weighed too."""
+        return losses.sum() if self.weights is None else (losses * self.weights).sum()
 
 
 def encoded_batches(
-    run: Run, encodings: Sequence[Encoding], targets: Sequence[int], *, first_row: int = 0, tokens: int = BATCH_TOKENS
+    run: Run,
+    encodings: Sequence[Encoding],
+    targets: Sequence[int],
+    *,
+    first_row: int = 0,
+    tokens: int = BATCH_TOKENS,
+    weights: Sequence[float] | None = None,
 ) -> Iterator[Batch]:
     """Collate encoded examples into batches of like length; rows are numbered from `first_row`.
+
+    `weights` are those of training rows, beside `encodings`; queries have none.
 
     Where the model's answers depend on padding there is none: a batch then holds rows of one length only.
     """
@@ -58,4 +73,5 @@ def encoded_batches(
             torch.tensor(bucket) + first_row,
             run.task.collate([encodings[at] for at in bucket], run.tokenizer),
             torch.tensor([targets[at] for at in bucket]),
+            None if weights is None else torch.tensor([weights[at] for at in bucket], dtype=torch.float32),
         )

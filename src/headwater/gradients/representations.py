@@ -153,12 +153,16 @@ class _Cut:
         return logits
 
 
+def _total(batch: Batch, losses: Tensor) -> Tensor:
+    return batch.to(str(losses.device)).total(losses)
+
+
 def _represent(cut: _Cut, batch: Batch, losses: Losses) -> Representations:
     seen = cut.run(batch, losses)
     n, inputs = len(batch.rows), _flat(seen.inputs)
     _check_finite(cut, batch, {"losses": seen.losses})
     owners = _owners(cut, seen, n)
-    errors = _flat(torch.autograd.grad(seen.losses.sum(), seen.leaf)[0])
+    errors = _flat(torch.autograd.grad(_total(batch, seen.losses), seen.leaf)[0])
     if seen.logits.ndim == 2:
         at = _one_place(cut, owners, n)
         found = {"features": inputs[at], "logits": _flat(seen.leaf.detach())[at], "errors": errors[at]}
@@ -168,7 +172,7 @@ def _represent(cut: _Cut, batch: Batch, losses: Losses) -> Representations:
         absent = torch.bincount(owners[predicted], minlength=n) == 0
         if bool(absent.any()):
             again = cut.run(batch, losses, flat=True)
-            slopes = torch.autograd.grad(again.losses.sum(), again.leaf)[0]
+            slopes = torch.autograd.grad(_total(batch, again.losses), again.leaf)[0]
             predicted |= _moved(_flat(slopes), owners) & absent[owners]
         found = {"features": _means(inputs[predicted], owners[predicted], n)}
     found["losses"] = seen.losses.detach()

@@ -75,7 +75,7 @@ def place_gradients(
             moved = batch.to(str(device))
             reduced = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
             with torch.enable_grad(), reduced:
-                total = losses(model, moved.inputs, moved.targets).sum()
+                total = moved.total(losses(model, moved.inputs, moved.targets))
             if not lookups:
                 raise ModelError(
                     f"{type(model).__name__} looked no word embedding up in its input matrix: is it given "

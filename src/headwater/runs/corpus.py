@@ -47,6 +47,8 @@ class Columns:
     text_pair: str | None = None
     label: str | None = "label"
     id: str | None = None
+    weight: str | None = None
+    """A column of numbers >= 0: what each row's loss counts in training, and its gradient in an index. 0: left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +123,34 @@ class Corpus:
 
     @cached_property
     def hashes(self) -> list[str]:
-        """Per row, the digest of text, second text and label; not of the row's number or id."""
+        """Per row, the digest of text, second text and label, and of a weight that is not 1; not of number or id."""
         made: list[str] = []
+        weights = self.weights
         spelled = cache(canonical_json)  # a corpus has few labels
         for start in range(0, len(self), _CHUNK):
             texts, pairs, labels, _ = self._columns(start, min(start + _CHUNK, len(self)))
             made += [
-                digest([text, "" if pair is None else pair, spelled(label)])
-                for text, pair, label in zip(texts, pairs, labels, strict=True)
+                digest([text, "" if pair is None else pair, spelled(label), *_spelled_weight(weights, row)])
+                for row, (text, pair, label) in enumerate(zip(texts, pairs, labels, strict=True), start)
             ]
         return made
+
+    @cached_property
+    def weights(self) -> list[float] | None:
+        """What each row counts in training; None where all count alike."""
+        if self.columns.weight is None:
+            return None
+        return [float(weight) for weight in self.table.column(self.columns.weight).to_pylist()]
+
+    def taught(self) -> Corpus:
+        """The rows that a training sees: all but those of weight 0. Raises DataError where there are none."""
+        weights = self.weights
+        if weights is None or all(weights):
+            return self
+        rows = [row for row, weight in enumerate(weights) if weight]
+        if not rows:
+            raise DataError(f"{self.name}: every row has weight 0, so there is nothing to train on.")
+        return self.take(rows)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -182,7 +202,10 @@ class Corpus:
 
     def save(self, path: Path) -> None:
         """Write a parquet file that `Corpus.read` takes back, columns mapping included. Equal corpora, equal bytes."""
-        metadata = {COLUMNS_KEY: canonical_json(asdict(self.columns))}
+        named = asdict(self.columns)
+        if self.columns.weight is None:
+            del named["weight"]  # files of corpora without weights stay as they were before there were any
+        metadata = {COLUMNS_KEY: canonical_json(named)}
         table = self.table.combine_chunks().replace_schema_metadata(metadata)
         with atomic_file(path) as temporary:
             pq.write_table(table, temporary, compression="zstd", row_group_size=_ROW_GROUP)
@@ -213,7 +236,7 @@ class Corpus:
 
 def _checked(table: pa.Table, columns: Columns, name: str) -> pa.Table:
     """Check the columns in use; return the table with them in one chunk each, of plain types."""
-    for wanted in (columns.text, columns.text_pair, columns.label, columns.id):
+    for wanted in (columns.text, columns.text_pair, columns.label, columns.id, columns.weight):
         if wanted is not None and wanted not in table.column_names:
             there = ", ".join(repr(n) for n in table.column_names)
             raise DataError(f"{name}: there is no column {wanted!r}. It has {there}.")
@@ -225,6 +248,8 @@ def _checked(table: pa.Table, columns: Columns, name: str) -> pa.Table:
             _check_kind(table, column, name, what)
     if columns.id is not None:
         _check_unique(table.column(columns.id), columns.id, name)
+    if columns.weight is not None:
+        _check_weights(table, columns.weight, name)
     return table.combine_chunks()
 
 
@@ -279,6 +304,25 @@ def _mixed_kinds(table: pa.Table, column: str) -> list[type] | None:
     if MIXED_KEY not in (table.schema.field(column).metadata or {}):
         return None
     return [type(json.loads(text)) for text in table.column(column).to_pylist()]
+
+
+def _spelled_weight(weights: list[float] | None, row: int) -> list[str]:
+    """What a weight adds to a row's digest: nothing where it changes nothing."""
+    return [] if weights is None or weights[row] == 1 else [f"weight {weights[row]!r}"]
+
+
+def _check_weights(table: pa.Table, column: str, name: str) -> None:
+    values = table.column(column)
+    row = _first(values.is_null())
+    if row is not None:
+        raise DataError.at(name, "there is no weight.", row=row + 1, column=column, fix="1 is the usual one.")
+    kind = values.type
+    if _mixed_kinds(table, column) is not None or not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise DataError.at(name, "a weight must be a number.", row=1, column=column)
+    for row, weight in enumerate(values.to_pylist()):
+        if not 0 <= weight < float("inf"):
+            fix = "Give a number of 0 or more."
+            raise DataError.at(name, f"{weight} is no weight.", row=row + 1, column=column, fix=fix)
 
 
 def _check_unique(values: pa.ChunkedArray, column: str, name: str) -> None:

@@ -131,8 +131,11 @@ class Recorder(TrainerCallback):
                 "Trainer packs several rows into one (packing=True), so what one row did cannot be told. "
                 "Train with packing=False."
             )
-        targets = corpus_targets(task, self.corpus, model.config)
-        check_dataset(getattr(loader, "dataset", None), self.corpus, targets, task, tokenizer)
+        corpus_targets(task, self.corpus, model.config)
+        taught = self.corpus.taught()  # a training of ours leaves rows of weight 0 out
+        check_dataset(
+            getattr(loader, "dataset", None), taught, corpus_targets(task, taught, model.config), task, tokenizer
+        )
         if self.eval_corpus is not None and self.eval_corpus.columns.label is not None:
             corpus_targets(task, self.eval_corpus, model.config)
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import transformers
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import (
@@ -29,21 +30,28 @@ from transformers import (
 
 from headwater.progress import Advance, progress_bar
 from headwater.runs.corpus import Corpus
-from headwater.runs.task import Encoding, Task
+from headwater.runs.language import batch_mean
+from headwater.runs.task import Encoding, Task, TextTask
 from headwater.training.adapters import merged
 from headwater.training.guard import check_finite
 
 Item = dict[str, Any]
+WEIGHTS = "row_weights"
+"""Of a batch: what each row's loss counts."""
 
 
 class EncodedRows(Dataset[Item]):
     """A corpus as a Trainer takes it. `input_ids` stand apart because its length-grouping sampler looks there."""
 
-    def __init__(self, encodings: Sequence[Encoding], targets: Sequence[int]) -> None:
+    def __init__(
+        self, encodings: Sequence[Encoding], targets: Sequence[int], weights: Sequence[float] | None = None
+    ) -> None:
         self.items = [
             {"input_ids": encoding.input_ids, "encoding": encoding, "labels": target}
             for encoding, target in zip(encodings, targets, strict=True)
         ]
+        for item, weight in zip(self.items, weights or (), strict=weights is not None):
+            item["weight"] = weight
 
     def __len__(self) -> int:
         return len(self.items)
@@ -53,7 +61,7 @@ class EncodedRows(Dataset[Item]):
 
 
 class TaskTrainer(Trainer):
-    """A Trainer whose loss is `task.batch_loss`."""
+    """A Trainer whose loss is `task.batch_loss`, or `weighted_loss` where the rows have weights."""
 
     loss_is_scaled_for_ga = False  # a mean over the batch: Trainer divides it by the accumulation steps
 
@@ -70,9 +78,30 @@ class TaskTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Return the loss of the batch; there are no outputs beside it (`predict` gives those)."""
-        batch = {name: tensor for name, tensor in inputs.items() if name != "labels"}
-        loss = self.task.batch_loss(cast(PreTrainedModel, model), batch, inputs["labels"])
+        batch = {name: tensor for name, tensor in inputs.items() if name not in ("labels", WEIGHTS)}
+        taught = cast(PreTrainedModel, model)
+        if WEIGHTS in inputs:
+            loss = weighted_loss(self.task, taught, batch, inputs["labels"], inputs[WEIGHTS])
+        else:
+            loss = self.task.batch_loss(taught, batch, inputs["labels"])
         return (loss, {}) if return_outputs else loss
+
+
+def weighted_loss(
+    task: Task,
+    model: PreTrainedModel,
+    batch: dict[str, Tensor],
+    targets: Int[Tensor, " batch"],
+    weights: Float[Tensor, " batch"],
+) -> Float[Tensor, ""]:
+    """`task.batch_loss` with each example's loss times its weight; what it is divided by does not know of weights.
+
+    So a row of weight 2 pushes as two equal rows would, and weights of 1 change nothing.
+    """
+    if isinstance(task, TextTask):
+        sums, tokens = task.token_sums(model, batch)
+        return batch_mean(sums * weights, tokens, cast(Any, task).reduction)
+    return (task.losses(model, batch, targets) * weights).mean()
 
 
 class ShowProgress(TrainerCallback):
@@ -108,13 +137,19 @@ def fit(
 
     An adapter comes back merged into its base, as a plain model.
 
-    `targets` are the class numbers of the rows. The process' own random state is the same afterwards as before.
+    `targets` are the class numbers of the rows; rows of weight 0 are left out here.
+    The process' own random state is the same afterwards as before.
     Raises RunError where the training diverged.
     """
-    rows = EncodedRows(task.encode(tokenizer, list(corpus)), targets)
+    taught = corpus.taught()
+    if taught is not corpus:
+        targets = [target for target, weight in zip(targets, corpus.weights or (), strict=True) if weight]
+    rows = EncodedRows(task.encode(tokenizer, list(taught)), targets, taught.weights)
 
     def collate(items: Sequence[Item]) -> dict[str, Tensor]:
         batch = task.collate([item["encoding"] for item in items], tokenizer)
+        if taught.weights is not None:
+            batch[WEIGHTS] = torch.tensor([item["weight"] for item in items], dtype=torch.float32)
         return batch | {"labels": torch.tensor([item["labels"] for item in items], dtype=torch.int64)}
 
     with ExitStack() as stack:

@@ -208,6 +208,8 @@ def why_not_repeated(run: Run) -> str:
     Raises RunError where the run cannot be trained again at all.
     """
     recipe = run.need_recipe()
+    if run.corpus.weights is not None:
+        return "its rows have weights, which Trainer itself follows."
     if text_task(run.task) is not None or not hasattr(getattr(run.task, "base", run.task), "label_smoothing"):
         return f"a {run.task.kind} task is trained by Trainer itself."
     if (recipe.initial / "adapter_config.json").is_file():

@@ -85,14 +85,14 @@ def retrain(
     targets = corpus_targets(run.task, chosen, model.config)
     if out is None:
         with TemporaryDirectory(prefix="headwater-") as folder:
-            arguments = retrain_arguments(run, len(chosen), seed, Path(folder), {"save_strategy": "no"})
+            arguments = retrain_arguments(run, len(chosen.taught()), seed, Path(folder), {"save_strategy": "no"})
             return fit(
                 model, tokenizer, run.task, chosen, targets, arguments, callbacks=callbacks, title=title, show=show
             )
     out = Path(out)
     refuse_occupied(out)
     recorder = Recorder(out, corpus=chosen, task=run.task, eval_corpus=run.eval_corpus)
-    arguments = retrain_arguments(run, len(chosen), seed, out, {})
+    arguments = retrain_arguments(run, len(chosen.taught()), seed, out, {})
     told = [recorder, *callbacks]
     with guarded(out):
         fit(model, tokenizer, run.task, chosen, targets, arguments, callbacks=told, title=title, show=show)
@@ -104,7 +104,7 @@ def retrain_arguments(
 ) -> TrainingArguments:
     """The recipe's arguments, with `changes`, for a retraining on `rows` rows. Raises RunError as it does."""
     recipe = run.need_recipe()
-    options = _scaled(dict(recipe.arguments), len(run.corpus), rows)
+    options = _scaled(dict(recipe.arguments), len(run.corpus.taught()), rows)
     options["seed"] = recipe.seed if seed is None else seed
     return _arguments({**options, **changes}, out, run)
 

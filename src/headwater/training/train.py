@@ -61,7 +61,9 @@ def train(
     if eval_corpus is not None and eval_corpus.columns.label is not None:
         corpus_targets(task, eval_corpus, model.config)
     recorder = Recorder(out, corpus=corpus, task=task, eval_corpus=eval_corpus)
-    arguments = training_arguments(settings, out, len(corpus), label_smoothing=getattr(task, "label_smoothing", 0.0))
+    arguments = training_arguments(
+        settings, out, len(corpus.taught()), label_smoothing=getattr(task, "label_smoothing", 0.0)
+    )
     with guarded(out):
         fit(model, tokenizer, task, corpus, targets, arguments, callbacks=[recorder], show=show)
     return Run.open(out, task=task)

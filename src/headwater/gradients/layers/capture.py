@@ -101,7 +101,7 @@ class Capture:
             with torch.enable_grad():
                 self._probe(each)
                 self._phase = "backward"
-                torch.autograd.grad(each.sum(), self._roots, allow_unused=True)
+                torch.autograd.grad(moved.total(each), self._roots, allow_unused=True)
             self._check_backward()
         finally:
             self._phase = "idle"
