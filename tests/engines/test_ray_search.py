@@ -1,5 +1,6 @@
 """Asking on a real Ray cluster: the rows, scores and words of the index itself, whoever dies meanwhile."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -7,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import headwater as hw
+from headwater.cli.app import app
 from headwater.errors import UsageError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::headwater.HeadwaterWarning")]
@@ -17,6 +20,7 @@ pytest.importorskip("ray", reason="Ray is not installed: make engines")
 psutil = pytest.importorskip("psutil")
 
 TEXTS = ["the heron loves warm bread .", "my neighbour hates the spring rain .", "the baker"]
+SIDES = ("proponents", "opponents")
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +81,22 @@ def test_a_cluster_answers_as_the_index_does(engine_run: hw.Run, cluster: Any, t
     while holders() and time.monotonic() < until:
         time.sleep(0.1)
     assert not holders()
+
+
+def test_the_command_line_asks_a_cluster_and_prints_the_same(engine_run: hw.Run, cluster: Any, tmp_path: Path) -> None:
+    hw.Index.build(engine_run, tmp_path / "index")
+
+    def printed(*options: str) -> list[Any]:
+        wish = ["query", str(tmp_path / "index"), "--text", TEXTS[0], "-k", "5", "--json", *options]
+        result = CliRunner().invoke(app, wish, prog_name="headwater")
+        assert result.exit_code == 0, result.output
+        answer = json.loads(result.stdout)["queries"][0]
+        return [[(row["example"], row["score"], row["words"]) for row in answer[side]] for side in SIDES]
+
+    assert printed("--engine", "ray", "--address", cluster.address, "--holders", "2") == printed("--search", "full")
+
+
+def test_a_cluster_that_is_not_there_is_named(engine_run: hw.Run, tmp_path: Path) -> None:
+    index = hw.Index.build(engine_run, tmp_path / "index")
+    with pytest.raises(UsageError, match=r"cannot join a Ray cluster at 127\.0\.0\.1:9"), index.on_ray("127.0.0.1:9"):
+        raise AssertionError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 asking = partial(typer.Option, rich_help_panel="What to explain")
 showing = partial(typer.Option, rich_help_panel="Which rows to show")
+on_cluster = partial(typer.Option, rich_help_panel="Many machines")
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
@@ -34,6 +36,7 @@ app = typer.Typer(rich_markup_mode="rich", add_completion=False)
         "headwater query runs/first --queries wrong.jsonl -k 5 --html why.html",
         'headwater query runs/first --text "win a free phone" --method logra --damping 0.01',
         "headwater query runs/seed-0 runs/seed-1 --queries wrong.csv --json > why.json",
+        "headwater query /shared/index --queries wrong.csv --engine ray --address auto --holders 16 --html why.html",
     )
 )
 @takes(options=method_flags(), plain=QUERY_FLAGS)
@@ -81,6 +84,17 @@ def query(
             rich_help_panel="Method",
         ),
     ] = "auto",
+    engine: Annotated[
+        Literal["local", "ray"],
+        on_cluster(help="Who searches: this process, or a Ray cluster, whose nodes see the index at the same path."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        on_cluster(metavar="HOST:PORT", help="Of the Ray cluster, or 'auto'; if not given, Ray starts here."),
+    ] = None,
+    holders: Annotated[
+        int, on_cluster(min=1, metavar="N", help="ray: spread the rows over so many processes of the cluster.")
+    ] = 2,
     options: Given,
     plain: Given,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page to read in a browser.")] = None,
@@ -90,6 +104,8 @@ def query(
 
     Proponents pushed the model toward the label that is explained, opponents away from it.
     """
+    if engine == "local" and address is not None:
+        raise UsageError("--address is that of a Ray cluster: say --engine ray too.")
     _check_asked(text=text, text_pair=text_pair, label=label, queries=queries, predicted=predicted)
     chosen = chosen_method(method, options)
     index = open_indexes(places, plain, chosen, layer_pattern(chosen.make_options(**options)))
@@ -98,9 +114,10 @@ def query(
     else:
         corpus, labels = read_queries(index, {**plain, "queries": queries}, predicted=predicted)
     shown = _where(where or [], index, collapse)
-    found = index.query(
-        corpus, labels, k, shown, method=method, search=search, max_new_tokens=max_new_tokens, **options
-    )
+    with nullcontext(index) if engine == "local" else index.on_ray(address, holders=holders) as asked:
+        found = asked.query(
+            corpus, labels, k, shown, method=method, search=search, max_new_tokens=max_new_tokens, **options
+        )
     if html is not None:
         found.save_html(html, hide_training_text=hide_training_text, command=shlex.join(["headwater", *sys.argv[1:]]))
         asides().print(f"Wrote {html}.", markup=False, soft_wrap=True)
