@@ -69,6 +69,12 @@ COMMANDS = {
         "Grade methods of attribution by retraining: which should I believe, on this run?",
         _RESUMES,
     ),
+    "fix": Entry(
+        "fix",
+        _JUDGE,
+        "Apply a repair plan to a new corpus, and prove by retraining whether it helped.",
+        _RESUMES,
+    ),
 }
 
 

@@ -1,0 +1,177 @@
+"""From a plan to a change of one corpus: every row is found and compared before anything is changed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headwater.errors import DataError
+from headwater.remedies.change import Change
+from headwater.remedies.choose import chosen
+from headwater.remedies.plan import Plan, Repair
+from headwater.runs.conversation import is_conversation_type
+from headwater.runs.corpus import Corpus, Label
+
+_FINGERPRINT = re.compile("[0-9a-f]{32}")
+
+
+def planned(plan: Plan, corpus: Corpus, accept: Sequence[str] = (), *, classes: bool = True) -> Change:
+    """What the plan changes in this corpus (see `chosen` for `accept`); `keep` changes nothing.
+
+    `classes`: labels are classes, so that none may be new and none may be left without rows.
+
+    Raises DataError naming file and line: a row that is not there, an id and a row that disagree, a hash or `was`
+    that is not the row's, two actions on one row, a label of another kind, a column that holds no text, a change
+    that would leave no rows or none of a label; UsageError for an `accept` that takes nothing.
+    """
+    _check_corpus(plan, corpus)
+    change = _gathered(plan, corpus, chosen(plan, accept))
+    _check_rest(plan, corpus, change, classes)
+    return change
+
+
+def kept_rows(plan: Plan, corpus: Corpus) -> list[int]:
+    """Rows that audits shall be silent about: accepted as `keep`, and unchanged since.
+
+    A row whose hash is another one by now is left out, as is one that is gone.
+    """
+    found = []
+    for repair in plan.repairs:
+        if repair.action != "keep" or repair.status != "accepted":
+            continue
+        try:
+            found.append(_row_of(plan, repair, corpus, _ids(corpus)))
+        except DataError:
+            continue
+    return sorted(set(found))
+
+
+def _check_corpus(plan: Plan, corpus: Corpus) -> None:
+    named = None if plan.header is None else plan.header.corpus
+    if named is not None and _FINGERPRINT.fullmatch(named) and named != corpus.fingerprint:
+        raise DataError(
+            f"{plan.name}, line 1: this plan is for another corpus (fingerprint {named[:8]}, not "
+            f"{corpus.fingerprint[:8]} as {corpus.name}). Give the run that it was made for."
+        )
+
+
+def _gathered(plan: Plan, corpus: Corpus, repairs: Sequence[Repair]) -> Change:
+    delete: set[int] = set()
+    labels: dict[int, Label] = {}
+    texts: dict[int, Mapping[str, str]] = {}
+    weights: dict[int, float] = {}
+    done: dict[int, Repair] = {}
+    ids = _ids(corpus)
+    for repair in repairs:
+        row = _row_of(plan, repair, corpus, ids)
+        if row in done:
+            first = f"line {done[row].line}" if done[row].line else "an earlier one"
+            raise DataError(
+                f"{plan.where(repair)}: {repair.place} is to be {_past(repair)}, but {first} says it is to be "
+                f"{_past(done[row])}. Accept one of them."
+            )
+        done[row] = repair
+        if repair.action == "delete":
+            delete.add(row)
+        elif repair.action == "relabel":
+            labels[row] = _new_label(plan, repair, corpus, row)
+        elif repair.action == "edit":
+            texts[row] = _new_texts(plan, repair, corpus)
+        elif repair.action == "weight":
+            weights[row] = float(repair.weight or 0.0)
+    return Change(frozenset(delete), labels, texts, weights)
+
+
+def _past(repair: Repair) -> str:
+    words = {"delete": "deleted", "relabel": f"relabelled {repair.label!r}", "edit": "edited", "keep": "kept"}
+    return words.get(repair.action, f"given weight {repair.weight}")
+
+
+def _ids(corpus: Corpus) -> dict[Any, int]:
+    name = corpus.columns.id
+    return {} if name is None else {value: row for row, value in enumerate(corpus.table.column(name).to_pylist())}
+
+
+def _row_of(plan: Plan, repair: Repair, corpus: Corpus, ids: Mapping[Any, int]) -> int:
+    where, row = plan.where(repair), repair.row
+    if repair.id is not None:
+        if not ids:
+            raise DataError(f'{where}: {corpus.name} has no column of ids. Give "row", counted from 0.')
+        if repair.id not in ids:
+            raise DataError(f"{where}: no row of {corpus.name} has the id {repair.id!r}.")
+        if row is not None and row != ids[repair.id]:
+            raise DataError(f"{where}: the id {repair.id!r} is row {ids[repair.id]:,}, not row {row:,} (from 0).")
+        row = ids[repair.id]
+    if row is None or row >= len(corpus):
+        raise DataError(f"{where}: there is no row {row} (counted from 0) among the {len(corpus):,} of {corpus.name}.")
+    _compare(where, repair, corpus, row)
+    return row
+
+
+def _compare(where: str, repair: Repair, corpus: Corpus, row: int) -> None:
+    changed = f"{repair.place} is not what it was when the plan was made"
+    fix = "Make the plan anew, or give the run that it was made for."
+    if repair.hash is not None and repair.hash != corpus.hashes[row]:
+        raise DataError(f"{where}: {changed}: its hash is {corpus.hashes[row][:8]}, not {repair.hash[:8]}. {fix}")
+    was = repair.was or {}
+    if was.get("label") is not None and str(was["label"]) != str(corpus[row].label):
+        raise DataError(f"{where}: {changed}: its label is {corpus[row].label!r}, not {was['label']!r}. {fix}")
+    for column, text in (was.get("fields") or {}).items():
+        if column not in corpus.table.column_names or corpus.table.column(column)[row].as_py() != text:
+            raise DataError(f"{where}: {changed}: column {column!r} holds another text. {fix}")
+
+
+def _new_label(plan: Plan, repair: Repair, corpus: Corpus, row: int) -> Label:
+    old, new = corpus[row].label, repair.label
+    if old is None or new is None:
+        raise DataError(f"{plan.where(repair)}: {corpus.name} has no labels to change.")
+    if isinstance(old, int) and isinstance(new, str):
+        try:
+            new = int(new)
+        except ValueError:
+            raise DataError(
+                f"{plan.where(repair)}: the label {new!r} is not a whole number, as the labels of {corpus.name} are."
+            ) from None
+    return new if isinstance(old, int) else str(new)
+
+
+def _new_texts(plan: Plan, repair: Repair, corpus: Corpus) -> Mapping[str, str]:
+    texts = repair.fields or {}
+    if is_conversation_type(corpus.table.schema.field(corpus.columns.text).type):
+        raise DataError(
+            f"{plan.where(repair)}: a column of conversations cannot be edited yet. Delete the row instead."
+        )
+    open_to = [name for name in (corpus.columns.text, corpus.columns.text_pair) if name is not None]
+    for column, text in texts.items():
+        if column not in open_to:
+            raise DataError(
+                f"{plan.where(repair)}: column {column!r} cannot be edited; the texts are {', '.join(open_to)}. "
+                "Labels are changed by relabel."
+            )
+        if not text.strip():
+            raise DataError(
+                f"{plan.where(repair)}: the new text of column {column!r} is blank. Delete the row instead."
+            )
+    return texts
+
+
+def _check_rest(plan: Plan, corpus: Corpus, change: Change, classes: bool) -> None:
+    """A training needs every label that it had; a corpus needs rows."""
+    gone = change.delete | {row for row, weight in change.weights.items() if weight == 0}
+    if len(gone) == len(corpus):
+        raise DataError(f"{plan.name}: would leave none of the {len(corpus):,} rows of {corpus.name}. Accept fewer.")
+    if corpus.columns.label is None or not classes:
+        return
+    before: list[Label] = corpus.table.column(corpus.columns.label).to_pylist()
+    known = {str(label) for label in before}
+    after = Counter(str(change.labels.get(row, label)) for row, label in enumerate(before) if row not in gone)
+    new = sorted(set(after) - known)
+    if new:
+        repair = next(r for r in plan.repairs if str(r.label) == new[0])
+        there = ", ".join(sorted(known)[:12])
+        raise DataError(f"{plan.where(repair)}: no row is labelled {new[0]!r} so far. The labels are {there}.")
+    lost = sorted(known - set(after))
+    if lost:
+        raise DataError(f"{plan.name}: would leave no row labelled {lost[0]!r}. Accept fewer.")

@@ -1,0 +1,118 @@
+"""A proof as one self-contained HTML page: verdicts, arms, queries fixed and broken, differences by label and source.
+
+No script, nothing fetched, all text escaped. Same proof, same bytes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from headwater.attribution.numerals import MINUS, plural
+from headwater.attribution.render import TEMPLATES, headwater_version, spelled
+from headwater.attribution.trial import trial_view
+from headwater.remedies.arms import UNTOUCHED, about
+from headwater.remedies.fix import Fix
+from headwater.remedies.proof import Proof, Query, sentence
+
+SHOWN = 20  # queries fixed on the page, and as many broken; proof.json has more
+
+_OWN = Path(__file__).parent / "templates"
+_VERBS = {"delete": "deleted", "relabel": "relabelled", "edit": "edited", "weight": "weighted anew"}
+
+
+def render_page(proof: Proof, fixed: Fix, *, command: str | None = None) -> str:
+    """Draw the page; `command` is what makes it again."""
+    shown = [*proof.broken[:SHOWN], *proof.fixed[:SHOWN]]
+    more = len(proof.broken) + len(proof.fixed) - len(shown)
+    return (
+        _templates()
+        .get_template("proof.html.j2")
+        .render(
+            proof=proof,
+            title=f"Did the repair help? · {fixed.run.name}",
+            sentence=sentence(proof),
+            applied=applied(fixed.change.counts),
+            before=len(fixed.run.corpus),
+            after=len(fixed.corpus),
+            view=trial_view(_trial(proof, fixed, shown)),
+            hidden=f"{more:,} more queries fixed or broken stand in proof.json." if more else "",
+            untouched_by={
+                kind: [(value, each[UNTOUCHED]) for value, each in values.items()]
+                for kind, values in proof.parts.items()
+            },
+            cited=proof.cited[:SHOWN],
+            command=command,
+            style=_style(),
+            version=headwater_version(),
+        )
+    )
+
+
+def applied(counts: dict[str, int]) -> str:
+    """What a plan does, in words: `12 rows deleted, 60 relabelled`."""
+    if not counts:
+        return "nothing changed"
+    told = [f"{count:,} {_VERBS[action]}" for action, count in counts.items()]
+    first = next(iter(counts.values()))
+    told[0] = told[0].replace(f"{first:,} ", f"{plural(first, 'row')} ", 1)
+    return ", ".join(told)
+
+
+def signed(value: float, unit: str) -> str:
+    """A difference with its sign: of `points` a tenth of a per cent, of `nats` three digits."""
+    digits = 1 if unit == "points" else 3
+    number = round(100 * value if unit == "points" else value, digits)
+    sign = MINUS if number < 0 else "+" if number > 0 else ""
+    return f"{sign}{abs(number):.{digits}f}"
+
+
+def _trial(proof: Proof, fixed: Fix, shown: list[Query]) -> dict[str, Any]:
+    return {
+        "removed": len(fixed.change.delete),
+        "arms": [{"name": arm.name, "accuracy": list(arm.accuracy), "rows": arm.rows} for arm in proof.arms],
+        "queries": [
+            {
+                "text": query.text,
+                "label": query.label,
+                **{
+                    "before" if name == UNTOUCHED else name: {
+                        "predicted": query.said[name],
+                        "probability": query.probability[name],
+                    }
+                    for name in query.said
+                },
+            }
+            for query in shown
+        ],
+        "verdict": "",
+    }
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader([_OWN, TEMPLATES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "spelled": lambda value: spelled(str(value)),
+        "plural": plural,
+        "signed": signed,
+        "about": about,
+        "exact": lambda value: repr(float(value)),
+    }
+    return environment
+
+
+@cache
+def _style() -> Markup:
+    sheets = [*(TEMPLATES / name for name in ("base.css", "page.css", "trial.css")), _OWN / "proof.css"]
+    return Markup("\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets))

@@ -1,0 +1,332 @@
+"""The proof of a repair: train with it, without it, and with the same done to random rows; ask about other rows.
+
+Test rows that the plan cites as queries helped to choose the repair, so they prove nothing: they are left out, and
+told apart. The verdict is by accuracy against `untouched` and against `control` (of a plan that only edits:
+`deleted`), and "harmful" and "no difference shown" are verdicts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from headwater.errors import DataError, UsageError
+from headwater.remedies.arms import CONTROL, DELETED, REPAIRED, UNTOUCHED, about, arms_of
+from headwater.remedies.bench import Bench, Say
+from headwater.remedies.change import Change
+from headwater.remedies.differences import Difference, Told, by_part, difference
+from headwater.remedies.plan import Plan
+from headwater.runs.corpus import Corpus
+from headwater.runs.run import Run
+from headwater.runs.task import corpus_targets, text_task
+from headwater.training import Predictions
+
+SOURCE = "source"
+"""The column whose values are told apart beside the labels, where the test rows have it."""
+MOST_PARTS = 12  # values of a column; more are no table
+MOST_SHOWN = 40  # queries fixed, and as many broken
+
+
+@dataclass(frozen=True)
+class Query:
+    """A test row under every arm: what most seeds said, and the mean probability of the true label."""
+
+    row: int
+    text: str
+    label: str
+    said: dict[str, str]
+    probability: dict[str, float]
+    right: dict[str, bool]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "row": self.row,
+            "text": self.text,
+            "label": self.label,
+            "arms": {
+                name: {"predicted": self.said[name], "probability": self.probability[name], "right": self.right[name]}
+                for name in self.said
+            },
+        }
+
+
+@dataclass(frozen=True)
+class ArmOutcome:
+    """An arm's numbers on the test rows, one a seed; `rows` are its training rows (the first seed's)."""
+
+    name: str
+    rows: int
+    changed: dict[str, int]
+    accuracy: tuple[float, ...]
+    loss: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "name": self.name,
+            "about": about(self.name),
+            "rows": self.rows,
+            "changed": self.changed,
+            "accuracy": list(self.accuracy),
+            "loss": list(self.loss),
+        }
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What retraining says of a plan. `against` names what the repaired arm is compared with."""
+
+    arms: tuple[ArmOutcome, ...]
+    against: dict[str, Difference]
+    parts: dict[str, dict[str, dict[str, Difference]]]
+    """Of a kind (`label`, `source`), of each value, the repaired arm against each other one."""
+    fixed: tuple[Query, ...]
+    broken: tuple[Query, ...]
+    cited: tuple[Query, ...]
+    """Test rows that the plan cites: they are in no number above."""
+    seeds: tuple[int, ...]
+    asked_seeds: int
+    test: str
+    test_rows: int
+    left_out: int
+    rows: int
+    of: int
+    notes: tuple[str, ...]
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Against each other arm: `better`, `harmful` or `no difference shown`."""
+        return {name: found.word for name, found in self.against.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as proof.json holds it."""
+        return {
+            "format": 1,
+            "verdict": self.verdicts,
+            "sentence": sentence(self),
+            "arms": [arm.to_dict() for arm in self.arms],
+            "differences": {name: found.to_dict() for name, found in self.against.items()},
+            "by": {
+                kind: {value: {name: d.to_dict() for name, d in each.items()} for value, each in values.items()}
+                for kind, values in self.parts.items()
+            },
+            "fixed": [query.to_dict() for query in self.fixed],
+            "broken": [query.to_dict() for query in self.broken],
+            "cited": [query.to_dict() for query in self.cited],
+            "seeds": list(self.seeds),
+            "asked_seeds": self.asked_seeds,
+            "test": {"name": self.test, "rows": self.test_rows, "left_out": self.left_out},
+            "training_rows": {"used": self.rows, "of": self.of},
+            "notes": list(self.notes),
+        }
+
+
+def sentence(proof: Proof) -> str:
+    """The verdict as one or two sentences."""
+    words = proof.verdicts
+    against = next(name for name in (CONTROL, DELETED) if name in words)
+    before, chance = words[UNTOUCHED], words[against]
+    other = "the same change of random rows" if against == CONTROL else "deleting the rows instead"
+    first = {
+        "better": "The repair is better than the corpus as it was",
+        "harmful": "The repair is harmful: the corpus as it was is better",
+        "no difference shown": "No difference shown between the repair and the corpus as it was",
+    }[before]
+    link = "and" if (before == "harmful") == (chance == "harmful") and "no d" not in before + chance else "but"
+    link = "and" if before == chance else link
+    second = {
+        "better": f"better than {other}",
+        "harmful": f"worse than {other}",
+        "no difference shown": f"no difference is shown to {other}",
+    }[chance]
+    made = f"{first}, {link} {second}."
+    return made if proof.rows == proof.of else f"On a subset of the rows: {made[:1].lower()}{made[1:]}"
+
+
+def prove(
+    run: Run,
+    plan: Plan,
+    change: Change,
+    test: Corpus,
+    folder: Path,
+    *,
+    seeds: int = 5,
+    began: float | None = None,
+    budget: float | None = None,
+    say: Say = lambda _: None,
+    show: bool | None = None,
+) -> Proof:
+    """Retrain every arm with `seeds` seeds (the run's own and those after it) and compare them on `test`.
+
+    `budget` seconds from `began` (time.monotonic(), now if None): at need fewer seeds, then fewer rows; never later
+    than that by more than one retraining. `folder` keeps what is finished. Raises UsageError for a task without
+    classes or a plan that changes nothing, DataError for test rows without labels or none that the plan leaves over,
+    RunError without a recipe or where the time was over too soon.
+    """
+    cited = check_provable(run, plan, change, test)
+    recipe = run.need_recipe()
+    targets = np.array(corpus_targets(run.task, test, run.checkpoints[-1].config), dtype=np.int64)
+    kept = np.array([row for row in range(len(test)) if row not in cited], dtype=np.int64)
+    bench = Bench(run, change, test, folder, show=show)
+    answers = bench.all_arms(
+        [recipe.seed + number for number in range(seeds)],
+        began=time.monotonic() if began is None else began,
+        budget=budget,
+        say=say,
+    )
+    names = tuple(run.id2label[number] for number in range(len(run.label2id)))
+    told = {name: _told(logits, names, targets) for name, logits in answers.logits.items()}
+    tested = {name: each.of(kept) for name, each in told.items()}
+    repaired = tested[REPAIRED]
+    queries = _queries(test, told, answers.logits, names, targets)
+    fixed, broken = _turned(queries, kept)
+    notes = list(answers.notes)
+    if len(answers.seeds) == 1:
+        notes.append("One seed: the intervals are over test rows alone, and the noise of training is not in them.")
+    if change.texts and CONTROL in tested:
+        notes.append("Edits have no counterpart on random rows: the control leaves them out.")
+    return Proof(
+        arms=_outcomes(run, change, answers.rows, answers.seeds[0], tested),
+        against={name: difference(repaired, other) for name, other in tested.items() if name != REPAIRED},
+        parts=_parts(test, kept, tested),
+        fixed=fixed,
+        broken=broken,
+        cited=tuple(queries[row] for row in sorted(cited)),
+        seeds=answers.seeds,
+        asked_seeds=seeds,
+        test=test.name,
+        test_rows=len(kept),
+        left_out=len(cited),
+        rows=answers.rows,
+        of=answers.of,
+        notes=tuple(notes),
+    )
+
+
+def check_provable(run: Run, plan: Plan, change: Change, test: Corpus) -> set[int]:
+    """Find before any work is done what makes a proof impossible (see `prove`); the test rows that the plan cites."""
+    if text_task(run.task) is not None:
+        raise UsageError(f"{run.folder}: proofs are for classification so far; this run is {run.task.kind}.")
+    if not change.rows:
+        raise UsageError(f"{plan.name}: no accepted row changes anything, so there is nothing to prove. See --accept.")
+    if test.columns.label is None:
+        raise DataError(f"{test.name}: test rows need labels: they say what is right.")
+    corpus_targets(run.task, test, run.checkpoints[-1].config)
+    cited = cited_rows(plan, test, own=test is run.eval_corpus)
+    if len(cited) == len(test):
+        raise DataError(
+            f"{test.name}: the plan cites every test row as a query, so none is left to prove it. Give others: --test."
+        )
+    return cited
+
+
+def cited_rows(plan: Plan, test: Corpus, *, own: bool) -> set[int]:
+    """Test rows that the plan's evidence names as queries: by their text or id; by number only of the run's `own`."""
+    texts: set[str] = set()
+    refs: set[int | str] = set()
+    for repair in plan.repairs:
+        for each in repair.evidence:
+            if each.kind == "query":
+                texts |= {each.text} if each.text is not None else set()
+                refs |= {each.ref} if each.ref is not None else set()
+    if not texts and not refs:
+        return set()
+    with_ids = test.columns.id is not None
+    found = {row.row for row in test if str(row.text) in texts or (with_ids and row.id in refs)}
+    if own and not with_ids:
+        found |= {ref for ref in refs if isinstance(ref, int) and 0 <= ref < len(test)}
+    return found
+
+
+def _told(logits: Sequence[Float32[np.ndarray, "rows classes"]], names: tuple[str, ...], targets: np.ndarray) -> Told:
+    said = [Predictions(each, names, targets) for each in logits]
+    return Told(
+        tuple(tuple(each.predicted) for each in said),
+        np.stack([each.correct for each in said]),
+        np.stack([each.losses for each in said]),
+    )
+
+
+def _outcomes(run: Run, change: Change, rows: int, seed: int, tested: Mapping[str, Told]) -> tuple[ArmOutcome, ...]:
+    counts = {arm.name: arm.change for arm in arms_of(change, run.corpus, seed)}
+    whole = rows == len(run.corpus)
+    return tuple(
+        ArmOutcome(
+            name,
+            len(run.corpus) - len(counts[name].delete) if whole else rows,
+            counts[name].counts,
+            tuple(float(seed.mean()) for seed in told.correct),
+            tuple(float(seed.mean()) for seed in told.losses),
+        )
+        for name, told in tested.items()
+    )
+
+
+def _queries(
+    test: Corpus,
+    told: Mapping[str, Told],
+    logits: Mapping[str, Sequence[np.ndarray]],
+    names: tuple[str, ...],
+    targets: np.ndarray,
+) -> list[Query]:
+    chance: dict[str, np.ndarray] = {
+        name: np.asarray(np.mean([Predictions(each, names, targets).true_probabilities for each in some], axis=0))
+        for name, some in logits.items()
+    }
+    right = {name: each.mostly_right for name, each in told.items()}
+    made = []
+    for row in test:
+        said = {name: _most([seed[row.row] for seed in each.predicted]) for name, each in told.items()}
+        text = str(row.text) if row.text_pair is None else f"{row.text} / {row.text_pair}"
+        made.append(
+            Query(
+                row.row,
+                text,
+                names[targets[row.row]],
+                said,
+                {name: float(values[row.row]) for name, values in chance.items()},
+                {name: bool(values[row.row]) for name, values in right.items()},
+            )
+        )
+    return made
+
+
+def _most(words: Sequence[str]) -> str:
+    """The word said most often; of equals the one said first."""
+    return max(words, key=lambda word: (words.count(word), -words.index(word)))
+
+
+def _turned(queries: Sequence[Query], kept: np.ndarray) -> tuple[tuple[Query, ...], tuple[Query, ...]]:
+    """Queries that the repair fixed and those that it broke, the largest change of probability first."""
+
+    def moved(query: Query) -> tuple[float, int]:
+        return -abs(query.probability[REPAIRED] - query.probability[UNTOUCHED]), query.row
+
+    among = sorted((queries[row] for row in kept), key=moved)
+    fixed = [query for query in among if query.right[REPAIRED] and not query.right[UNTOUCHED]]
+    broken = [query for query in among if query.right[UNTOUCHED] and not query.right[REPAIRED]]
+    return tuple(fixed[:MOST_SHOWN]), tuple(broken[:MOST_SHOWN])
+
+
+def _parts(test: Corpus, kept: np.ndarray, tested: Mapping[str, Told]) -> dict[str, dict[str, dict[str, Difference]]]:
+    """By label, and by source where the test rows have a column of that name with few values."""
+    columns = {"label": str(test.columns.label), SOURCE: SOURCE}
+    found: dict[str, dict[str, dict[str, Difference]]] = {}
+    for kind, column in columns.items():
+        if column not in test.table.column_names:
+            continue
+        values = np.array([str(value) for value in test.table.column(column).to_pylist()], dtype=object)[kept]
+        there = sorted(set(values.tolist()))
+        if len(there) > MOST_PARTS:
+            continue
+        where = {value: np.flatnonzero(values == value) for value in there}
+        against = {name: by_part(tested[REPAIRED], other, where) for name, other in tested.items() if name != REPAIRED}
+        found[kind] = {value: {name: each[value] for name, each in against.items()} for value in there}
+    return found
