@@ -171,7 +171,8 @@ def _say_change(made: Fix) -> None:
         console.print(f"  {each['from']} -> {each['to']}: {each['rows']:,}", markup=False)
     waiting = sum(repair.status == "suggested" for repair in made.plan.repairs)
     if waiting and not made.lineage["accept"]:
-        console.print(f"{waiting:,} suggestions were left as they are: --accept top:200 (or confidence:, group:).")
+        left = "1 suggestion was left as it is" if waiting == 1 else f"{waiting:,} suggestions were left as they are"
+        console.print(f"{left}; to apply some: --accept top:{waiting} (or confidence:0.9, group:NAME).")
     for repair in made.plan.repairs[:1] if not made.change.rows else []:
         console.print(f"Nothing was changed: {made.plan.where(repair)} is {repair.status} as {repair.action}.")
 
@@ -184,9 +185,9 @@ def _say_next(made: Fix, out: Path) -> None:
     command = shlex.join(["headwater", *sys.argv[1:], "--retrain"])
     console.print(f"Next, train on it as before and prove it: {command}", markup=False, soft_wrap=True)
     path = shlex.quote(str(out / FOLDER / CORPUS))
-    told = f"or in your own way: headwater train --data {path} --out NEW"
+    told = f"Or in your own way: headwater train --data {path} --out NEW"
     if made.corpus.columns.weight is not None:
-        told += f" (column {made.corpus.columns.weight!r} holds the weights)"
+        told += f" (the column {made.corpus.columns.weight!r} holds the weights)"
     console.print(told, markup=False, soft_wrap=True)
 
 

@@ -71,14 +71,15 @@ def random_change(change: Change, corpus: Corpus, seed: int) -> Change:
 
 
 def stratified(corpus: Corpus, change: Change, share: float) -> list[int]:
-    """About `share` of the rows, ascending: of each label, and there of the rows that the plan changes and the others.
+    """About `share` of the rows, ascending: of each label, and there of what each action changes and of the others.
 
     Every such part keeps one row at least; the draw is always the same.
     """
-    touched = set(change.rows)
-    parts: dict[tuple[str, bool], list[int]] = defaultdict(list)
+    kinds = {"delete": change.delete, "relabel": change.labels, "edit": change.texts, "weight": change.weights}
+    action = {row: name for name, rows in kinds.items() for row in rows}
+    parts: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row, label in enumerate(_labels(corpus)):
-        parts[str(label), row in touched].append(row)
+        parts[str(label), action.get(row, "")].append(row)
     generator = np.random.default_rng(0)
     kept: list[int] = []
     for _, rows in sorted(parts.items()):

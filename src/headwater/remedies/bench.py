@@ -41,10 +41,10 @@ class Answers:
     notes: tuple[str, ...]
 
 
-class _Late(Exception):  # noqa: N818  not an error: it carries how far the training came
-    def __init__(self, done: float) -> None:
+class _Late(Exception):  # noqa: N818  not an error: it carries how many seconds the whole training would take
+    def __init__(self, seconds: float) -> None:
         super().__init__()
-        self.done = done
+        self.seconds = seconds
 
 
 class Bench:
@@ -142,9 +142,8 @@ class Bench:
         try:
             self._answer(left[0], corpus, seed, f"seed {seed}, {left[0].name}", callbacks=[_Looks(started, each)])
         except _Late as late:
-            whole = (time.monotonic() - started) / max(late.done, 1e-3)
             remaining = max(until - time.monotonic(), 0.0)
-            return max(_LEAST_SHARE, min(0.95, remaining / (whole * len(arms) * _SAFETY)))
+            return max(_LEAST_SHARE, min(0.95, remaining / (late.seconds * len(arms) * _SAFETY)))
         return 1.0
 
     def _answer(
@@ -179,10 +178,15 @@ class _Looks(TrainerCallback):
 
     def __init__(self, started: float, seconds: float) -> None:
         self.started, self.seconds = started, seconds
+        self.first = started  # step: what comes before it (reading the model, tokenizing) is paid once
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Note when the steps begin."""
+        self.first = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Compare the time gone with the steps done."""
-        gone = time.monotonic() - self.started
-        done = state.global_step / max(state.max_steps, 1)
-        if gone > _LOOK * self.seconds and gone / done > self.seconds:
-            raise _Late(done)
+        now, done = time.monotonic(), state.global_step / max(state.max_steps, 1)
+        whole = self.first - self.started + (now - self.first) / done
+        if now - self.started > _LOOK * self.seconds and whole > self.seconds:
+            raise _Late(whole)

@@ -17,9 +17,9 @@ from headwater.attribution.render import TEMPLATES, headwater_version, spelled
 from headwater.attribution.trial import trial_view
 from headwater.remedies.arms import UNTOUCHED, about
 from headwater.remedies.fix import Fix
-from headwater.remedies.proof import Proof, Query, sentence
+from headwater.remedies.proof import MOST_SHOWN, Proof, Query, sentence
 
-SHOWN = 20  # queries fixed on the page, and as many broken; proof.json has more
+SHOWN = 12  # queries fixed on the page, and as many broken; proof.json has more
 
 _OWN = Path(__file__).parent / "templates"
 _VERBS = {"delete": "deleted", "relabel": "relabelled", "edit": "edited", "weight": "weighted anew"}
@@ -28,7 +28,6 @@ _VERBS = {"delete": "deleted", "relabel": "relabelled", "edit": "edited", "weigh
 def render_page(proof: Proof, fixed: Fix, *, command: str | None = None) -> str:
     """Draw the page; `command` is what makes it again."""
     shown = [*proof.broken[:SHOWN], *proof.fixed[:SHOWN]]
-    more = len(proof.broken) + len(proof.fixed) - len(shown)
     return (
         _templates()
         .get_template("proof.html.j2")
@@ -40,7 +39,7 @@ def render_page(proof: Proof, fixed: Fix, *, command: str | None = None) -> str:
             before=len(fixed.run.corpus),
             after=len(fixed.corpus),
             view=trial_view(_trial(proof, fixed, shown)),
-            hidden=f"{more:,} more queries fixed or broken stand in proof.json." if more else "",
+            hidden=_hidden(proof, len(shown)),
             untouched_by={
                 kind: [(value, each[UNTOUCHED]) for value, each in values.items()]
                 for kind, values in proof.parts.items()
@@ -69,6 +68,15 @@ def signed(value: float, unit: str) -> str:
     number = round(100 * value if unit == "points" else value, digits)
     sign = MINUS if number < 0 else "+" if number > 0 else ""
     return f"{sign}{abs(number):.{digits}f}"
+
+
+def _hidden(proof: Proof, shown: int) -> str:
+    """What the list of queries leaves out."""
+    found = proof.against[UNTOUCHED]
+    more = found.fixed + found.broken - shown
+    if more <= 0:
+        return ""
+    return f"The {shown} that changed most are shown; proof.json has up to {MOST_SHOWN} fixed and as many broken."
 
 
 def _trial(proof: Proof, fixed: Fix, shown: list[Query]) -> dict[str, Any]:
