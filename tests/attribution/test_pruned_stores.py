@@ -61,7 +61,11 @@ def _grown(run: hw.Run, folder: Path, **storage: Any) -> hw.Index:
 
 
 @pytest.mark.parametrize("k", [1, 5])
-@pytest.mark.parametrize("storage", [{}, {"dtype": "int8"}, {"dtype": "int8", "energy": 0.9}], ids=str)
+@pytest.mark.parametrize(
+    "storage",
+    [{}, {"dtype": "int8"}, {"dtype": "int8", "energy": 0.9}, {"dtype": "int4", "energy": 0.9}, {"dtype": "int4"}],
+    ids=str,
+)
 def test_an_index_that_grew_is_searched_alike(trained: hw.Run, tmp_path: Path, storage: dict[str, Any], k: int) -> None:
     index = _grown(trained, tmp_path / "index", **storage)
     _same(index, k=k)

@@ -114,7 +114,7 @@ def test_a_flipped_bit_in_any_file_is_found_by_verify(run: hw.Run, tmp_path: Pat
 
 def test_a_build_that_cannot_mean_anything_is_refused(run: hw.Run, tmp_path: Path) -> None:
     refused: list[tuple[dict[str, Any], type[HeadwaterError], str]] = [
-        ({"dtype": "int4"}, HeadwaterError, "float16, float32 or int8"),
+        ({"dtype": "int5"}, HeadwaterError, "float16, float32, int8 or int4"),
         ({"max_words": 0}, HeadwaterError, "1 to 254"),
         ({"max_words": 255}, HeadwaterError, "1 to 254"),
         ({"checkpoints": ["checkpoint-9"]}, UsageError, "no checkpoint 'checkpoint-9'"),

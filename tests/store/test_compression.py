@@ -1,7 +1,8 @@
-"""Compressed token gradients: int8 numbers, and only the strongest postings of a segment."""
+"""Compressed token gradients: int8 and int4 numbers, and only the strongest postings of a segment."""
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from headwater.gradients import TokenGradients
 from headwater.store import Postings, RowRange, Store, StoredCheckpoint, build_store, join, postings_in_memory
 from headwater.store.manifest import read_manifest
 from headwater.store.postings import encode_block, in_order, strongest
-from headwater.store.segment import read_facts
+from headwater.store.segment import open_segment, read_facts, write_segment
 from store.conftest import SPECIAL, Dense, as_dict, build, plan, random_gradients
 
 TINY = 2.0**-127  # what int8 with the smallest power of two no longer tells from 0
@@ -67,6 +68,58 @@ def test_int8_keeps_each_component_to_one_127th_of_the_largest_and_norms_bound_w
         exact = float(np.linalg.norm(kept))
         assert exact <= norms.get(token, 0.0) <= exact * 1.0001
     assert found.payload.dtype == torch.int8
+
+
+# One of the steps tried is a 7.5th of the largest number, which is off by half a step at most; the step then taken has
+# 9 bits. What is below 2**-118 is lost.
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(_vectors())
+def test_int4_keeps_each_vector_to_half_a_step_a_number_and_norms_bound_what_is_kept(vectors: np.ndarray) -> None:
+    vectors = np.pad(vectors, ((0, 0), (0, vectors.shape[1] % 2)))
+    found = _postings(_of_vectors(vectors), "int4")
+    assert found.payload.shape[1] == vectors.shape[1] // 2 + 1 and found.dimension == vectors.shape[1]
+    decoded = dict(zip(found.token_of().tolist(), found.gradients(slice(None)).double().numpy(), strict=True))
+    norms = dict(zip(found.token_of().tolist(), found.norms.tolist(), strict=True))
+    for token, vector in enumerate(vectors.astype(np.float64)):
+        kept = decoded.get(token, np.zeros(len(vector)))
+        half = np.sqrt(len(vector)) * (np.abs(vector).max() / 15 + 2.0**-116)
+        assert np.linalg.norm(kept - vector) <= half + np.linalg.norm(vector) / 500
+        exact = float(np.linalg.norm(kept))
+        assert exact <= norms.get(token, 0.0) <= exact * 1.0001
+
+
+def test_int4_keeps_sixteen_steps_exactly_two_in_a_byte_and_the_last_byte_the_step() -> None:
+    vectors = np.array([[7, -8, 1, 0, -1, 3], [-0.75, 0.5, 0.25, 0, 0.125, -1]]) * 3
+    found = _postings(_of_vectors(vectors), "int4")
+    np.testing.assert_array_equal(found.gradients(slice(None)).numpy(), vectors)
+    assert found.payload[0].tolist() == [0x87, 0x01, 0x3F, 128]  # 3 is 1.5 times a power of two
+    assert _postings(_of_vectors(vectors), "int4").payload.equal(found.payload)
+
+
+def test_int4_refuses_gradients_of_an_odd_length() -> None:
+    with pytest.raises(StoreError, match=r"pairs; gradients have 3 each: take int8"):
+        encode_block(_of_vectors(np.ones((2, 3))), dtype="int4")
+
+
+def test_an_int4_index_answers_nearly_as_the_exact_one_pruned_or_not_and_says_so(run: hw.Run, tmp_path: Path) -> None:
+    exact = hw.Index.build(run, tmp_path / "exact", dtype="float32")
+    index = hw.Index.build(run, tmp_path / "int4", dtype="int4", energy=0.999)
+    index.verify()
+    truth, ours = exact.scores(QUERIES), index.scores(QUERIES)
+    assert 0 < (np.linalg.norm(truth - ours, axis=1) / np.linalg.norm(truth, axis=1)).max() < 0.2
+    answers = [index.query(QUERIES, k=3, search=how, show=False) for how in ("pruned", "full")]
+    sides = [[[(p.example.row, p.score) for p in each.proponents + each.opponents] for each in a] for a in answers]
+    assert sides[0] == sides[1]
+    (warning,) = [each for each in answers[0].to_dict()["run"]["warnings"] if "approximate" in each]
+    assert "16 steps (int4)" in warning
+
+
+def test_int4_is_estimated_and_normalizes(run: hw.Run, tmp_path: Path) -> None:
+    found = estimate_index(run, tmp_path / "int4", checkpoints=run.checkpoints, dtype="int4")
+    index = hw.Index.build(run, tmp_path / "int4", dtype="int4")
+    assert index.bytes / 2 < found.disk_bytes < index.bytes * 2
+    exact = hw.Index.build(run, tmp_path / "exact", dtype="float32").scores(QUERIES, normalize="both")
+    assert np.abs(index.scores(QUERIES, normalize="both") - exact).max() < 0.2 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "int8"])
@@ -258,12 +311,13 @@ def test_what_a_lossy_index_will_take_is_estimated(run: hw.Run, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"dtype": "int7"}, "float16, float32 or int8"),
+        ({"dtype": "int7"}, "float16, float32, int8 or int4"),
         ({"energy": 0.0}, "above 0 and below 1"),
         ({"energy": 1}, "above 0 and below 1"),
         ({"energy": float("nan")}, "above 0 and below 1"),
         ({"energy": 99.9}, "above 0 and below 1"),
         ({"method": "tracin", "dtype": "int8"}, "only those are stored as int8"),
+        ({"method": "tracin", "dtype": "int4"}, "only those are stored as int4"),
         ({"method": "tracin", "energy": 0.9}, "energy says nothing to it"),
     ],
 )
@@ -271,3 +325,25 @@ def test_nonsense_is_refused_before_anything_is_written(run: hw.Run, tmp_path: P
     with pytest.raises(HeadwaterError, match=named):
         hw.Index.build(run, tmp_path / "index", **options)
     assert not (tmp_path / "index").exists()
+
+
+def test_an_int4_store_has_the_same_bytes_whatever_the_batches_and_finds_a_flipped_byte(tmp_path: Path, files) -> None:
+    everything = random_gradients(2, 20, width=6)
+    store = _build(tmp_path / "a", everything, 20, dtype="int4", energy=0.99)
+    _build(tmp_path / "b", everything, 20, size=9, dtype="int4", energy=0.99)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    store.verify()
+    path = sorted(store.folder.rglob("*.safetensors"))[0]
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(StoreError, match="checksum"):
+        store.verify()
+
+
+@pytest.mark.parametrize("width", [0, 1])
+def test_an_int4_segment_without_room_for_a_pair_is_damaged(tmp_path: Path, width: int) -> None:
+    block = encode_block(random_gradients(2, 5, width=6), dtype="int4")
+    path = tmp_path / "one.safetensors"
+    write_segment(path, [replace(block, payload=block.payload[:, :width])], first_row=0, facts={"start": 0, "stop": 5})
+    with pytest.raises(StoreError, match="damaged"):
+        open_segment(path)

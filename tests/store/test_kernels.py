@@ -43,8 +43,10 @@ def test_every_finite_float16_is_decoded_exactly(queries: int) -> None:
 
 
 # Widths that are no multiple of what a processor takes at once; tokens with fewer and more vectors than a tile holds.
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
-@pytest.mark.parametrize("width", [1, 7, 64, 384])
+KINDS = [(kind, width) for kind in ("float32", "float16", "int8") for width in (1, 7, 64, 384)]
+
+
+@pytest.mark.parametrize(("dtype", "width"), [*KINDS, ("int4", 2), ("int4", 64), ("int4", 384)])
 @pytest.mark.parametrize("queries", [1, 3, 4, 18])
 def test_scores_are_the_products_of_what_is_stored(dtype: str, width: int, queries: int) -> None:
     segment = _segment(random_gradients(width, 50, width=width, vocabulary=6), 50, dtype)

@@ -18,11 +18,11 @@ from store.conftest import SPECIAL, plan, random_gradients
 VOCABULARY = 9
 
 
-def _grid(seed: int, rows: int) -> TokenGradients:
+def _grid(seed: int, rows: int, width: int = 5) -> TokenGradients:
     """Vectors of -1, 0 and 1 alone, and rows that repeat: ties everywhere, within and between segments."""
     drawn = np.random.default_rng(seed)
-    kinds = drawn.integers(-1, 2, size=(4, VOCABULARY, 5)) * (drawn.random((4, VOCABULARY, 1)) < 0.5)
-    vectors = kinds[drawn.integers(0, 4, size=rows)].reshape(rows * VOCABULARY, 5)
+    kinds = drawn.integers(-1, 2, size=(4, VOCABULARY, width)) * (drawn.random((4, VOCABULARY, 1)) < 0.5)
+    vectors = kinds[drawn.integers(0, 4, size=rows)].reshape(rows * VOCABULARY, width)
     numbers = torch.arange(rows).repeat_interleave(VOCABULARY), torch.arange(VOCABULARY).repeat(rows)
     return TokenGradients(*numbers, torch.from_numpy(vectors.astype(np.float32)))
 
@@ -75,7 +75,7 @@ def _ends(scores: np.ndarray, allowed: np.ndarray, k: int) -> set[int]:
     rows=st.integers(1, 40),
     ties=st.booleans(),
     checkpoints=st.integers(1, 3),
-    dtype=st.sampled_from(["float32", "float16", "int8"]),
+    dtype=st.sampled_from(["float32", "float16", "int8", "int4"]),
     k=st.sampled_from([1, 2, 5, 30]),
     most=st.sampled_from([None, 1, 3]),
     allowed=st.sampled_from([1.0, 0.5, 0.1]),
@@ -89,8 +89,9 @@ def test_the_rows_at_both_ends_are_those_of_all_scores(
     drawn = np.random.default_rng(seed)
 
     def draw(seed: int, rows: int) -> TokenGradients:
-        return _grid(seed, rows) if ties else random_gradients(seed, rows, vocabulary=VOCABULARY)
+        return _grid(seed, rows, width) if ties else random_gradients(seed, rows, width=width, vocabulary=VOCABULARY)
 
+    width = 6 if dtype == "int4" else 5
     made = {f"checkpoint-{number + 1}": draw(seed + number, rows) for number in range(checkpoints)}
     store = _store(tmp_path_factory.mktemp("store"), rows, made, dtype=dtype)
     lists = [

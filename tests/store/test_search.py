@@ -12,7 +12,7 @@ from headwater.gradients import TokenGradients
 from headwater.store import Postings, Store, join, postings_in_memory, restrict, row_vectors
 from store.conftest import SPECIAL, Dense, as_dict, build, gradients_of, plan, random_gradients
 
-TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "int8": 2e-2}
+TOLERANCE = {"float32": 1e-6, "float16": 1e-3, "int8": 2e-2, "int4": 0.3}
 
 
 def _cut(vectors: Dense, special: bool, most: int | None) -> Dense:
@@ -60,7 +60,7 @@ def _joined(store: Store, asked: Postings, queries: int, weight: float, **option
     vocabulary=st.sampled_from([3, 12, 60]),
     special=st.booleans(),
     most=st.sampled_from([None, 1, 2, 5, 254]),
-    dtype=st.sampled_from(["float32", "float16", "int8"]),
+    dtype=st.sampled_from(["float32", "float16", "int8", "int4"]),
 )
 def test_join_equals_brute_force(
     tmp_path_factory: pytest.TempPathFactory,
@@ -69,7 +69,8 @@ def test_join_equals_brute_force(
     from headwater.store import build_store
 
     folder = tmp_path_factory.mktemp("store")
-    everything = random_gradients(seed, rows, vocabulary=vocabulary)
+    width = 6 if dtype == "int4" else 5
+    everything = random_gradients(seed, rows, width=width, vocabulary=vocabulary)
 
     def rows_of(_: object, part) -> list[TokenGradients]:
         here = (everything.rows >= part.start) & (everything.rows < part.stop)
@@ -77,7 +78,7 @@ def test_join_equals_brute_force(
 
     build_store(folder, plan(rows, size=9, dtype=dtype), rows_of, others={}, kept=lambda _: None)
     store = Store.open(folder)
-    asked = random_gradients(seed + 1, queries, vocabulary=vocabulary)
+    asked = random_gradients(seed + 1, queries, width=width, vocabulary=vocabulary)
     options = {"special_tokens": special, "max_words": most}
     ours = _joined(store, restrict(postings_in_memory(asked, special=SPECIAL), **options), queries, 0.5, **options)
     truth = 0.5 * _brute(as_dict(asked), as_dict(everything), ours.shape, special, most)

@@ -91,7 +91,7 @@ def plan_tokens(
     """
     check_weights(run, checkpoints)
     if dtype not in get_args(PostingDtype):
-        raise StoreError(f"dtype must be float16, float32 or int8; it is {dtype!r}.")
+        raise StoreError(f"dtype must be float16, float32, int8 or int4; it is {dtype!r}.")
     if energy is not None and not (isinstance(energy, float) and 0 < energy < 1):
         raise StoreError(
             f"energy is a share of the squared norms, above 0 and below 1 (0.999), or None for all; it is {energy!r}."

@@ -52,8 +52,8 @@ def build_index(
             build_tokens(run, folder, checkpoints=checkpoints, device=device, show=show, **stored)
         return
     check_weights(run, checkpoints)
-    if dtype == "int8":
-        raise UsageError(f"{wanted.name} reads no token gradients, and only those are stored as int8.")
+    if dtype == "int8" or dtype == "int4":
+        raise UsageError(f"{wanted.name} reads no token gradients, and only those are stored as {dtype}.")
     if kept:
         run = over_kept(run, folder, given)
     if wanted.need == "layers":

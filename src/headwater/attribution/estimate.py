@@ -166,7 +166,7 @@ def check_fits(estimate: Estimate, folder: Path) -> None:
 
 _LESS = (
     "--energy 0.999 keeps the strongest gradients, --max-words 20 the 20 strongest words of a row, --dtype int8 takes "
-    "half of float16"
+    "half of float16, int4 a quarter"
 )
 
 

@@ -48,6 +48,8 @@ def _lossy(members: Sequence[Member]) -> list[str]:
     told = []
     if any(manifest.dtype == "int8" for manifest in manifests):
         told.append("keeps the numbers of a gradient to 1/127 of its largest (int8)")
+    if any(manifest.dtype == "int4" for manifest in manifests):
+        told.append("keeps the numbers of a gradient to one of 16 steps (int4)")
     shares = [manifest.energy for manifest in manifests if manifest.energy is not None]
     if shares:
         told.append(f"leaves the weakest gradients out, {1 - min(shares):.3g} of all squared norms (energy)")

@@ -71,9 +71,9 @@ class Index:
         What other methods need may stand there already, and stays. `dtype` is how gradients are stored (float16 with
         powers of two: error of a score about 2e-4). Token gradients (TracIn-WE): `max_words` keeps only so many words
         a row and checkpoint; of each 4,096 rows and checkpoint `energy` (0.999) keeps only the strongest gradients,
-        which hold that share of all squared norms; "int8" keeps each number to 1/127 of its vector's largest. Layer
-        gradients: `layers` (patterns; None: those of the method), `tied` and `projector` say which and how; one set
-        serves every method that its layers suit. Memory does not grow with the corpus.
+        which hold that share of all squared norms; "int8" keeps each number to 1/127 of its vector's largest, "int4"
+        to one of 16 steps. Layer gradients: `layers` (patterns; None: those of the method), `tied` and `projector` say
+        which and how; one set serves every method that its layers suit. Memory does not grow with the corpus.
 
         `corpus` (a Corpus, or what `Corpus.read` takes): index this one in the place of the run's own. Of an index that
         is there already only the rows that are new or changed are computed; the index then goes by this corpus, until

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder or s3:// URL of the index, if not RUN/index.")]
 Dtypes = Annotated[
-    Literal["float16", "float32", "int8"],
+    Literal["float16", "float32", "int8", "int4"],
     typer.Option(
         help="How gradients are stored. float16 takes half of float32; its error of a score is about 2e-4. int8, for "
-        "token gradients, takes a quarter: each number to 1/127 of its vector's largest."
+        "token gradients, takes a quarter: each number to 1/127 of its vector's largest. int4, likewise, "
+        "takes an eighth: each to one of 16 steps, so that vectors are off by a tenth and the ends of a ranking stay."
     ),
 ]
 MaxWords = Annotated[

@@ -148,8 +148,10 @@ def _check_options(wanted: Sequence[Method], layers: Given, stored: dict[str, An
         if stored[option] is not None and "tokens" not in needs:
             raise UsageError(f"--{option.replace('_', '-')} is for methods over token gradients; {names}: not such.")
     others = [method.name for method in wanted if method.need in ("layers", "representations")]
-    if stored["dtype"] == "int8" and others:
-        raise UsageError(f"--dtype int8 is for token gradients alone; index {', '.join(others)} with float16.")
+    if stored["dtype"] in ("int8", "int4") and others:
+        raise UsageError(
+            f"--dtype {stored['dtype']} is for token gradients alone; index {', '.join(others)} with float16."
+        )
 
 
 def _builds(wanted: Sequence[Method], run: Run, layers: Given) -> list[_Build]:

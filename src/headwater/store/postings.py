@@ -4,6 +4,7 @@
     rows     [p]    local row number                          norms   [p]    L2 norm of the stored vector, rounded up
     ranks    [p]    place within the row by norm, 0 = largest, special tokens not counted (SPECIAL_RANK), at most 254
     payload  [p, d] the vectors, in storage dtype             exponents [p]  vector = payload * 2**exponent (no float32)
+                                                          (int4: in pairs, see `store.halves`: [p, d/2 + 1])
 
 Within a token postings stand by descending norm, equal norms by row. The same structure holds a range of training
 rows (memory-mapped from a segment file) and a batch of queries (in memory), so that search is a join of two of them.
@@ -24,10 +25,10 @@ from torch import Tensor
 
 from headwater.errors import StoreError
 from headwater.gradients.tokens import TokenGradients
-from headwater.store.halves import encode_half, encode_int8, powers
+from headwater.store.halves import decode_int4, encode_half, encode_int4, encode_int8, powers
 
 Dtype = Literal["float16", "float32"]
-PostingDtype = Literal["float16", "float32", "int8"]
+PostingDtype = Literal["float16", "float32", "int8", "int4"]
 SPECIAL_RANK = 255
 _LAST_RANK = 254
 _SMALL, _LARGE = 1e-15, 1e15  # norms between which float32 can sum squares of components
@@ -52,7 +53,8 @@ class Postings:
     @property
     def dimension(self) -> int:
         """Return the length of a vector."""
-        return int(self.payload.shape[1])
+        width = int(self.payload.shape[1])
+        return 2 * (width - 1) if self.payload.dtype == torch.uint8 else width
 
     def span(self, token: int) -> slice:
         """Return where the postings of `token` stand; an empty slice when it does not occur."""
@@ -64,7 +66,7 @@ class Postings:
     def gradients(self, where: slice | NDArray[np.intp]) -> Float32[Tensor, "n d"]:
         """Return the vectors at `where`, decoded to float32."""
         stored = self.payload[where] if isinstance(where, slice) else self.payload[torch.from_numpy(where)]
-        vectors = stored.float()
+        vectors = _numbers(stored)
         if self.exponents is None:
             return vectors
         return vectors * torch.from_numpy(powers(self.exponents[where]))[:, None]
@@ -93,7 +95,7 @@ def encode_block(
 
     Postings whose vector is zero are dropped: they add nothing to any score. With `max_words` only the that many
     largest of each row are kept (Topk of the paper); special tokens are not counted and always kept. Raises StoreError
-    for a vector so long that float32 cannot hold its norm, or float16 a component.
+    for a vector so long that float32 cannot hold its norm, or float16 a component; and of an odd length, as int4.
     """
     payload, exponents = _encode(gradients.gradients, dtype)
     norms = _norms(payload, exponents)
@@ -187,14 +189,23 @@ def postings_in_memory(
 
 
 def _encode(gradients: Float32[Tensor, "p d"], dtype: PostingDtype) -> tuple[Tensor, NDArray[np.int8] | None]:
+    if dtype == "int4":
+        if gradients.shape[1] % 2:
+            raise StoreError(f"int4 stores numbers in pairs; gradients have {gradients.shape[1]} each: take int8.")
+        return encode_int4(gradients)
     if dtype == "int8":
         return encode_int8(gradients)
     return encode_half(gradients) if dtype == "float16" else (gradients, None)
 
 
+def _numbers(payload: Tensor) -> Float32[Tensor, "p d"]:
+    """Decode a payload to float32, but for its exponents."""
+    return decode_int4(payload) if payload.dtype == torch.uint8 else payload.float()
+
+
 def _norms(payload: Tensor, exponents: NDArray[np.int8] | None) -> NDArray[np.float32]:
     """Norms of the stored vectors, rounded up past the error of summing, so that they bound every dot product."""
-    numbers = payload.float() if payload.dtype == torch.int8 else payload
+    numbers = _numbers(payload) if payload.dtype in (torch.int8, torch.uint8) else payload
     norms: NDArray[np.float32] = torch.linalg.vector_norm(numbers, dim=1, dtype=torch.float32).numpy()
     if exponents is not None:
         with np.errstate(over="ignore"):  # infinity is refused by whoever asked

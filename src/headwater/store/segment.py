@@ -84,11 +84,11 @@ def _check_arrays(path: Path, postings: Postings, facts: Mapping[str, Any]) -> N
 
 
 def _payload_fits(postings: Postings, count: int) -> bool:
-    """Is it float32, or float16 or int8 with an exponent a posting?"""
+    """Is it float32, or float16, int8 or int4 (uint8, in pairs) with an exponent a posting?"""
     exponents = postings.exponents
     if exponents is None:
         return postings.payload.dtype == torch.float32
-    short = postings.payload.dtype in (torch.float16, torch.int8)
+    short = postings.payload.dtype in (torch.float16, torch.int8, torch.uint8) and postings.dimension > 0
     return short and exponents.shape == (count,) and exponents.dtype == np.int8
 
 
