@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 import builders
 from headwater.attribution.index import Index
 from headwater.errors import DataError
-from headwater.runs import Classification, Columns, Corpus, Run
+from headwater.runs import CausalLM, Classification, Columns, Corpus, Run
 from headwater.training import TrainSettings, predict, retrain, train
+from language.texts import PAIR_COLUMNS, lm_tokenizer, pair_rows, tiny_lm
 
 WEIGHTED = Columns(weight="weight")
 SETTINGS = TrainSettings(
@@ -121,3 +123,26 @@ def test_a_run_with_weights_predicts_and_trains_again(tmp_path: Path) -> None:
     last, again = state(made.checkpoints[-1].load()), state(retrain(made))
     assert all(torch.equal(last[name], again[name]) for name in last)
     assert len(predict(made.checkpoints[-1].load(), made.tokenizer, made.task, made.corpus)) == 24
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_language_models_have_weights_too(reduction: Any, tmp_path: Path) -> None:
+    tiny_lm("gpt2").save_pretrained(tmp_path / "m")
+    lm_tokenizer().save_pretrained(tmp_path / "m")
+    plain = Corpus.read(pair_rows(), PAIR_COLUMNS)
+    settings = TrainSettings(model=str(tmp_path / "m"), epochs=1, learning_rate=1e-2, batch_size=4, max_length=32)
+    run = train(plain, CausalLM(reduction=reduction), tmp_path / "r", settings)
+
+    def trained(weights: list[float]) -> dict[str, torch.Tensor]:
+        columns = replace(PAIR_COLUMNS, weight="weight")
+        rows = [row | {"weight": weight} for row, weight in zip(pair_rows(), weights, strict=True)]
+        return state(retrain(run, corpus=Corpus.read(rows, columns)))
+
+    count = len(plain)
+    last = state(run.checkpoints[-1].load())
+    ones, silenced = trained([1.0] * count), trained([0.0] + [1.0] * (count - 1))
+    assert all(torch.equal(ones[name], last[name]) for name in last)
+    without = state(retrain(run, corpus=plain.without([0])))
+    assert all(torch.equal(silenced[name], without[name]) for name in last)
+    other = trained([3.0] + [1.0] * (count - 1))
+    assert any(not torch.equal(other[name], last[name]) for name in last)
