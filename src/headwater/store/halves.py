@@ -3,8 +3,8 @@
 float16: the largest component of the payload lies in [2**14, 2**15). So float16 keeps out of its subnormal numbers,
 however small the vector is; scaling by a power of two is exact.
 int8: the largest component lies in [64, 127], so each is kept to 1/127 of the largest.
-int4: a component is a whole number of steps, -8 to 7. Two share a byte, the earlier one in its low half; the last byte
-of the payload holds 8 further bits of the step: vector = numbers * (256 + last) * 2**exponent.
+int4: a component is a whole number of steps, -8 to 7. Byte j holds component j in its low half and component j + d/2
+in its high half; the last byte holds 8 further bits of the step: vector = numbers * (256 + last) * 2**exponent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _TOP_INT8 = 7  # to [2**6, 2**7), and once more by a half where it would be roun
 _TOP_INT4 = 8  # to [2**7, 2**8), while a step is chosen
 _STEPS_INT4 = tuple(share / 7.5 for share in (1.0, 0.92, 0.84, 0.76, 0.68, 0.6, 0.52, 0.44))  # of the largest; tried
 _LEAST_STEP = 4.0  # of the scaled numbers: below it the exponent would not fit in 8 bits
-_PAIRS = np.array([[(low ^ 8) - 8, (high ^ 8) - 8] for high in range(16) for low in range(16)], dtype=np.float32)
+_LOW = np.array([((byte & 15) ^ 8) - 8 for byte in range(256)], dtype=np.float32)
+_HIGH = np.array([((byte >> 4) ^ 8) - 8 for byte in range(256)], dtype=np.float32)
 
 
 def encode_half(vectors: Float32[Tensor, "p d"]) -> tuple[Float16[Tensor, "p d"], Int8[np.ndarray, "p"]]:
@@ -64,7 +65,8 @@ def encode_int4(vectors: Float32[Tensor, "p d"]) -> tuple[UInt8[Tensor, "p d/2+1
     over = parts == 512
     parts, shift = torch.where(over, 256.0, parts), shift + over.int()
     nibbles = numbers.to(torch.int32) & 15
-    pairs = nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
+    first, second = nibbles.chunk(2, dim=1)
+    pairs = first | (second << 4)
     payload = torch.cat([pairs, parts[:, None].to(torch.int32) - 256], dim=1).to(torch.uint8)
     return payload, (exponents + shift - 9).to(torch.int8).numpy()
 
@@ -88,7 +90,7 @@ def _best_steps(vectors: Float32[Tensor, "p d"]) -> tuple[Float32[Tensor, "p d"]
 def decode_int4(payload: UInt8[Tensor, "p d/2+1"]) -> Float32[Tensor, "p d"]:
     """Return numbers * (256 + last), exactly; times 2**exponent they are the vectors."""
     stored: NDArray[np.uint8] = payload.numpy()
-    numbers = _PAIRS[stored[:, :-1]].reshape(len(stored), 2 * (stored.shape[1] - 1))
+    numbers = np.hstack([_LOW[stored[:, :-1]], _HIGH[stored[:, :-1]]])
     numbers *= (np.float32(256) + stored[:, -1:]).astype(np.float32)
     return torch.from_numpy(numbers)
 

@@ -42,7 +42,7 @@ def stored_numbers(postings: Postings, width: int) -> NDArray[Any] | None:
     payload = postings.payload
     if payload.dtype == torch.float16:
         payload = payload.view(torch.int16)
-    if payload.dtype not in (torch.int16, torch.int8, torch.float32) or payload.shape[1] != width:
+    if payload.dtype not in (torch.int16, torch.int8, torch.uint8, torch.float32) or postings.dimension != width:
         return None
     if (postings.exponents is None) != (payload.dtype == torch.float32):
         return None
@@ -77,6 +77,82 @@ def _decoder(number):  # type: ignore[no-untyped-def]
 
 
 overload(_decoded, inline="always")(_decoder)
+
+
+@_compiled
+def _low(byte: np.uint8) -> np.float32:
+    """Return the number in the low half of an int4 payload's byte."""
+    return np.float32(np.uint8((byte ^ 136) & 15)) - np.float32(8)
+
+
+@_compiled
+def _high(byte: np.uint8) -> np.float32:
+    return np.float32(np.uint8((byte ^ 136) >> 4)) - np.float32(8)
+
+
+def _dot(payload: Any, at: int, vectors: Any, query: int) -> Any:
+    raise NotImplementedError
+
+
+def _dot_of(payload, at, vectors, query):  # type: ignore[no-untyped-def]
+    """The numbers of vector `at` times those of a query."""
+
+    def whole(payload, at, vectors, query):  # type: ignore[no-untyped-def]
+        product = np.float32(0)
+        for j in range(vectors.shape[1]):
+            product += _decoded(payload[at, j]) * vectors[query, j]
+        return product
+
+    def halved(payload, at, vectors, query):  # type: ignore[no-untyped-def]
+        product = np.float32(0)
+        half = payload.shape[1] - 1
+        for j in range(half):
+            byte = payload[at, j]
+            product += _low(byte) * vectors[query, j] + _high(byte) * vectors[query, half + j]
+        return product
+
+    return halved if payload.dtype == types.uint8 else whole
+
+
+def _unpack(payload: Any, at: int, tile: Any, line: int) -> Any:
+    raise NotImplementedError
+
+
+def _unpacker(payload, at, tile, line):  # type: ignore[no-untyped-def]
+    """Write the numbers of vector `at` into a line of `tile`."""
+
+    def whole(payload, at, tile, line):  # type: ignore[no-untyped-def]
+        for j in range(tile.shape[1]):
+            tile[line, j] = _decoded(payload[at, j])
+
+    def halved(payload, at, tile, line):  # type: ignore[no-untyped-def]
+        half = payload.shape[1] - 1
+        for j in range(half):
+            tile[line, j] = _low(payload[at, j])
+            tile[line, half + j] = _high(payload[at, j])
+
+    return halved if payload.dtype == types.uint8 else whole
+
+
+def _scale(payload: Any, exponents: Any, at: int) -> Any:
+    raise NotImplementedError
+
+
+def _scale_of(payload, exponents, at):  # type: ignore[no-untyped-def]
+    """What all numbers of vector `at` are to be multiplied by."""
+
+    def whole(payload, exponents, at):  # type: ignore[no-untyped-def]
+        return _power(exponents, at)
+
+    def halved(payload, exponents, at):  # type: ignore[no-untyped-def]
+        return _power(exponents, at) * (np.float32(256) + np.float32(payload[at, payload.shape[1] - 1]))
+
+    return halved if payload.dtype == types.uint8 else whole
+
+
+overload(_dot)(_dot_of)
+overload(_unpack)(_unpacker)
+overload(_scale)(_scale_of)
 
 
 def _prefetcher(_, array, at):  # type: ignore[no-untyped-def]
@@ -180,20 +256,16 @@ def add_products(
                     continue
                 if at + _AHEAD < stops[i]:
                     _fetch(payload, at + _AHEAD)
-                factor = _power(exponents, at) * weight
+                factor = _scale(payload, exponents, at) * weight
                 for query in range(begins[i], ends[i]):
-                    product = np.float32(0)
-                    for j in range(vectors.shape[1]):
-                        product += _decoded(payload[at, j]) * vectors[query, j]
-                    scores[queries[query], first_row + rows[at]] += product * factor
+                    scores[queries[query], first_row + rows[at]] += _dot(payload, at, vectors, query) * factor
             continue
         at = starts[i]
         while at < stops[i]:
             count = 0
             while at < stops[i] and count < _TILE:
                 if _is_kept(ranks[at], below, special):
-                    for j in range(vectors.shape[1]):
-                        tile[count, j] = _decoded(payload[at, j])
+                    _unpack(payload, at, tile, count)
                     places[count] = at
                     count += 1
                 at += 1
@@ -209,7 +281,7 @@ def add_products(
                     line = scores[queries[query + j], first_row:]
                     for number in range(count):
                         place = places[number]
-                        line[rows[place]] += products[j, number] * (_power(exponents, place) * weight)
+                        line[rows[place]] += products[j, number] * (_scale(payload, exponents, place) * weight)
                 query += together
 
 
@@ -288,12 +360,14 @@ def add_at(
     which: Places,
 ) -> None:
     """Add to known[rows[i]] the product, in float64, of the stored vector at[i] with vectors[which[i]]."""
-    width = payload.shape[1]
+    width = vectors.shape[1]
+    numbers = np.zeros((1, width), np.float32)
     for i in range(len(at)):
         if i + _AHEAD < len(at):
             _fetch(payload, at[i + _AHEAD])
-        power = _power(exponents, at[i])
+        scale = _scale(payload, exponents, at[i])
+        _unpack(payload, at[i], numbers, 0)
         product = 0.0
         for j in range(width):
-            product += np.float64(_decoded(payload[at[i], j]) * power) * vectors[which[i], j]
+            product += np.float64(numbers[0, j] * scale) * vectors[which[i], j]
         known[rows[i]] += product
