@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.stats import t as student
 
 from headwater.remedies.removal import SIGNIFICANT, compare
 
-DRAWS = 2_000  # of the bootstrap
 BETTER, HARMFUL, NONE = "better", "harmful", "no difference shown"
 
 
@@ -61,11 +61,15 @@ class Difference:
     p: float
     """Of an exact two-sided sign test over rows: how often each is right, over its seeds."""
     rows: int
+    seeds: int
 
     @property
     def word(self) -> str:
-        """`better`, `harmful` or `no difference shown`: by accuracy, where interval and sign test agree."""
-        if self.p >= SIGNIFICANT or self.accuracy.low <= 0 <= self.accuracy.high:
+        """`better`, `harmful` or `no difference shown`: by accuracy, where interval and sign test agree.
+
+        One seed shows no difference: how much of it is the noise of training is not known.
+        """
+        if self.seeds < 2 or self.p >= SIGNIFICANT or self.accuracy.low <= 0 <= self.accuracy.high:
             return NONE
         return BETTER if self.accuracy.value > 0 else HARMFUL
 
@@ -78,6 +82,7 @@ class Difference:
             "broken": self.broken,
             "p": self.p,
             "rows": self.rows,
+            "seeds": self.seeds,
             "word": self.word,
         }
 
@@ -93,22 +98,24 @@ def difference(one: Told, other: Told) -> Difference:
         broken=int((before & ~after).sum()),
         p=compare(one.correct.mean(axis=0), other.correct.mean(axis=0)).p,
         rows=right.shape[1],
+        seeds=len(right),
     )
 
 
-def interval(paired: Float[np.ndarray, "seeds rows"], draws: int = DRAWS) -> Interval:
-    """The mean of paired differences and its 95% interval: seeds and rows are drawn anew, each with replacement.
+def interval(paired: Float[np.ndarray, "seeds rows"]) -> Interval:
+    """The mean of paired differences and its 95% interval, over another choice of seeds and of test rows.
 
-    Drawing both sides of a crossed table is the pigeonhole bootstrap (Owen, 2007): it errs toward wide intervals. One
-    seed alone is not drawn, so the noise of training is not in it.
+    mean +- t * sqrt(variance of the seeds' means / seeds + variance of the rows' means / rows), t of seeds - 1 degrees
+    of freedom. All rows of a seed share one training, so rows tell nothing of its noise: few seeds give wide intervals,
+    and that is meant (a bootstrap over two seeds called the noise of training a difference). What seeds and rows have
+    in common is counted twice, which errs to the wide side, too. Of one seed the interval is over rows alone.
     """
     seeds, rows = paired.shape
-    generator = np.random.default_rng(0)
-    by_row = generator.multinomial(rows, np.full(rows, 1 / rows), size=draws) / rows
-    by_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
-    means = ((by_seed @ paired) * by_row).sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(paired.mean()), float(low), float(high))
+    mean = float(paired.mean())
+    of_rows = paired.mean(axis=0).var(ddof=1) / rows if rows > 1 else 0.0
+    of_seeds = paired.mean(axis=1).var(ddof=1) / seeds if seeds > 1 else 0.0
+    half = float(student.ppf(0.975, max(1, (seeds if seeds > 1 else rows) - 1)) * np.sqrt(of_rows + of_seeds))
+    return Interval(mean, mean - half, mean + half)
 
 
 def by_part(one: Told, other: Told, parts: Mapping[str, np.ndarray]) -> dict[str, Difference]:
