@@ -91,8 +91,9 @@ def difference(one: Told, other: Told) -> Difference:
     """Compare two arms whose seeds and rows are the same, in the same order."""
     right = one.correct.astype(np.float64) - other.correct
     before, after = other.mostly_right, one.mostly_right
+    accuracy = interval(right)
     return Difference(
-        accuracy=interval(right),
+        accuracy=Interval(accuracy.value, max(-1.0, accuracy.low), min(1.0, accuracy.high)),
         loss=interval(one.losses.astype(np.float64) - other.losses),
         fixed=int((~before & after).sum()),
         broken=int((before & ~after).sum()),

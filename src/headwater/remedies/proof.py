@@ -190,7 +190,8 @@ def prove(
     notes = list(answers.notes)
     if len(answers.seeds) == 1:
         notes.append(
-            "One seed: the noise of training is not known, so no difference counts as shown. Intervals are over test rows alone."
+            "One seed: the noise of training is not known, so no difference counts as shown. Intervals are over test "
+            "rows alone."
         )
     if change.texts and CONTROL in tested:
         notes.append("Edits have no counterpart on random rows: the control leaves them out.")
