@@ -67,7 +67,7 @@ _half_number = _compiled(_half, sums=())  # in another order the scale would mee
 
 
 def _decoded(number: Any) -> Any:
-    raise NotImplementedError  # compiled alone
+    """Compiled alone: see `_decoder`."""
 
 
 def _decoder(number):  # type: ignore[no-untyped-def]
@@ -91,7 +91,7 @@ def _high(byte: np.uint8) -> np.float32:
 
 
 def _dot(payload: Any, at: int, vectors: Any, query: int) -> Any:
-    raise NotImplementedError
+    """Compiled alone, as are the two below: see `_dot_of`."""
 
 
 def _dot_of(payload, at, vectors, query):  # type: ignore[no-untyped-def]
@@ -115,7 +115,7 @@ def _dot_of(payload, at, vectors, query):  # type: ignore[no-untyped-def]
 
 
 def _unpack(payload: Any, at: int, tile: Any, line: int) -> Any:
-    raise NotImplementedError
+    """See `_unpacker`."""
 
 
 def _unpacker(payload, at, tile, line):  # type: ignore[no-untyped-def]
@@ -135,7 +135,7 @@ def _unpacker(payload, at, tile, line):  # type: ignore[no-untyped-def]
 
 
 def _scale(payload: Any, exponents: Any, at: int) -> Any:
-    raise NotImplementedError
+    """See `_scale_of`."""
 
 
 def _scale_of(payload, exponents, at):  # type: ignore[no-untyped-def]
