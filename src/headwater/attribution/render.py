@@ -118,16 +118,22 @@ def _homes(shown: View) -> dict[tuple[int, ...] | tuple[Any, ...], str]:
     return homes
 
 
-@cache
-def _environment() -> Environment:
+def environment_of(*folders: Path) -> Environment:
+    """The templates in some folders; all that is not Markup is escaped, and what is not there is an error."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["spelled"] = spelled
+    environment.filters["spelled"] = lambda value: spelled(str(value))
+    return environment
+
+
+@cache
+def _environment() -> Environment:
+    environment = environment_of(TEMPLATES)
     environment.filters["units16"] = lambda text: len(text.encode("utf-16-le")) // 2
     environment.filters["plural"] = plural
     environment.filters["direction"] = _direction

@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
-from headwater.attribution.render import TEMPLATES, headwater_version, spelled
+from headwater.attribution.render import TEMPLATES, environment_of, headwater_version
 from headwater.evaluation.columns import Graded
 from headwater.evaluation.evaluation import Evaluation
 from headwater.evaluation.numbers import duration, number, size
@@ -102,15 +102,8 @@ def _notes(columns: list[Graded]) -> list[tuple[str, str]]:
 @cache
 def page_templates() -> Environment:
     """The templates of an evaluation's pages; all that is not Markup is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(_OWN),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = environment_of(_OWN)
     environment.filters |= {
-        "spelled": lambda value: spelled(str(value)),
         "number": number,
         "duration": duration,
         "size": size,

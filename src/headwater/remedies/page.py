@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from headwater.attribution.numerals import MINUS, plural
-from headwater.attribution.render import TEMPLATES, headwater_version, spelled
+from headwater.attribution.render import TEMPLATES, environment_of, headwater_version
 from headwater.attribution.trial import trial_view
 from headwater.remedies.arms import UNTOUCHED, about
 from headwater.remedies.fix import Fix
@@ -103,15 +103,8 @@ def _trial(proof: Proof, fixed: Fix, shown: list[Query]) -> dict[str, Any]:
 
 @cache
 def _templates() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader([_OWN, TEMPLATES]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = environment_of(_OWN, TEMPLATES)
     environment.filters |= {
-        "spelled": lambda value: spelled(str(value)),
         "plural": plural,
         "signed": signed,
         "about": about,
