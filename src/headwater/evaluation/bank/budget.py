@@ -29,7 +29,7 @@ class Estimate:
         """How many subsets can be finished in so much time."""
         if self.seconds <= seconds:
             return self.subsets
-        return int(self.subsets * seconds / self.seconds)
+        return int(self.subsets * (seconds / self.seconds))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
