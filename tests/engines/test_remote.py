@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -159,6 +160,27 @@ def test_what_cannot_be_reached_is_an_error_of_one_line(engine_run: hw.Run) -> N
         hw.Index.open("memory://bucket/nothing")
     with pytest.raises(UsageError, match="nosuch"):
         hw.Index.open("nosuch://bucket/index")
+    with pytest.raises(StoreError, match=r"ftp://127\.0\.0\.1:9/index: .*refused"):
+        hw.Index.open("ftp://127.0.0.1:9/index")
+    asked = headwater("query", "memory://bucket/nothing", "--text", TEXT)
+    assert asked.code == 1 and "memory://bucket/nothing: no index here" in asked.stderr
+
+
+def test_an_index_that_was_deleted_is_not_answered_from_its_mirror(
+    engine_run: hw.Run, bucket: fsspec.AbstractFileSystem
+) -> None:
+    hw.Index.build(engine_run, URL)
+    bucket.rm("/bucket", recursive=True)
+    with pytest.raises(StoreError, match="no index here"):
+        hw.Index.open(URL)
+
+
+def test_two_may_open_the_same_url_at_a_time(engine_run: hw.Run, whole: dict[str, bytes], tmp_path: Path) -> None:
+    """Over files on a disk: a file in memory has one cursor for all who read it."""
+    remote = Remote(f"file://{tmp_path}/whole")
+    with ThreadPoolExecutor(2) as two:
+        list(two.map(lambda _: remote.pull(), range(200)))
+    assert files_of(remote.folder) == whole
 
 
 def test_engines_and_addresses_that_make_no_sense_are_refused(engine_run: hw.Run, tmp_path: Path) -> None:

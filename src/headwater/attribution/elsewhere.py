@@ -14,7 +14,7 @@ from headwater.attribution.passes import Passes
 from headwater.engines.local import local_engine
 from headwater.engines.ray import ray_engine
 from headwater.engines.work import EngineName, StartWorker
-from headwater.errors import UsageError
+from headwater.errors import StoreError, UsageError
 from headwater.files import read_json, write_json
 from headwater.gradients import TokenGradients, token_gradients
 from headwater.methods.method import Need
@@ -89,8 +89,10 @@ class Elsewhere:
 def fetched(place: str | Path) -> Path:
     """Return the folder of an index; one in a bucket is fetched first. Raises StoreError, UsageError."""
     folder, remote = place_of(place)
-    if remote is not None:
-        remote.pull()
+    if remote is not None and not remote.pull():
+        raise StoreError(
+            f"{remote.url}: no index here. Check the URL, or build one there: headwater index RUN --out URL"
+        )
     return folder
 
 

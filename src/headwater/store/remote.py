@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from headwater.errors import HeadwaterError, StoreError, UsageError
@@ -37,7 +38,7 @@ def place_of(place: str | Path) -> tuple[Path, Remote | None]:
 
 
 class Remote:
-    """An index at a URL. Raises UsageError where fsspec lacks what the protocol needs.
+    """An index at a URL. Raises UsageError where fsspec lacks what the protocol needs, StoreError.
 
     The mirror lies in $HEADWATER_CACHE, or ~/.cache/headwater.
     """
@@ -50,6 +51,8 @@ class Remote:
             self._files, self._root = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
             raise UsageError(f"{url}: {error}. For s3:// : pip install 'headwater[s3]'.") from None
+        except Exception as error:  # some protocols connect at once; their errors have no common base
+            raise StoreError(f"{self.url}: {type(error).__name__}: {error}") from error
         protocols = self._files.protocol
         self._whole = not _WHOLE.isdisjoint([protocols] if isinstance(protocols, str) else protocols)
         cache = os.environ.get("HEADWATER_CACHE") or Path.home() / ".cache" / "headwater"
@@ -83,19 +86,30 @@ class Remote:
             if entry is not None and _entry(temporary) != entry:
                 raise StoreError(f"{self.url}/{name}: its bytes are not those that the manifest names: damaged.")
 
-    def pull(self, *, segments: bool = True) -> None:
+    def pull(self, *, segments: bool = True) -> bool:
         """Bring the mirror up to date: files that are missing or differ from the manifests, then the manifests.
+
+        Returns whether there is anything at the URL: a mirror outlives what it is one of. Two processes may do this at
+        a time: new manifests wait in a folder of each one's own.
 
         Without `segments` they are not fetched; those in the mirror that differ from the manifests are deleted.
         What no manifest names, because a build is unfinished, is fetched anew: the build reads it before it is kept.
         """
-        names = [name for name in self._listing() if not name.endswith((".part", ".new"))]
+        names = [name for name in self._listing() if not name.endswith(".part")]
+        if not names:
+            return False
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".new-", dir=self.folder) as new:
+            self._pull(names, Path(new), segments)
+        return True
+
+    def _pull(self, names: Sequence[str], new: Path, segments: bool) -> None:
         manifests = [name for name in names if _is_manifest(name)]
         wanted: dict[str, FileEntry] = {}
         checked: dict[str, FileEntry] = {}
         for name in manifests:
-            self.fetch(name, self.folder / f"{name}.new")
-            wanted |= _entries(name, self.folder / f"{name}.new")
+            self.fetch(name, new / name)
+            wanted |= _entries(name, new / name)
             if (self.folder / name).is_file():
                 checked |= _entries(name, self.folder / name)
         for name in names:
@@ -106,7 +120,8 @@ class Remote:
             else:
                 (self.folder / name).unlink(missing_ok=True)
         for name in manifests:
-            (self.folder / f"{name}.new").replace(self.folder / name)
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (new / name).replace(self.folder / name)
 
     def _is_here(self, name: str, wanted: FileEntry | None, checked: FileEntry | None) -> bool:
         """Is the mirror's file the one that is wanted? `checked` is what it was when it was fetched."""
@@ -119,7 +134,7 @@ class Remote:
         """Send what is in the mirror and not there, manifests last. Raises StoreError."""
         sizes = self._listing()
         names = [str(path.relative_to(self.folder)) for path in sorted(self.folder.rglob("*")) if path.is_file()]
-        names = [name for name in names if _NAME.fullmatch(name) and not name.endswith((".part", ".new"))]
+        names = [name for name in names if _NAME.fullmatch(name) and not name.endswith(".part")]
         for name in sorted(names, key=_is_manifest):
             path = self.folder / name
             if not name.endswith(_SEGMENT) or sizes.get(name) != path.stat().st_size:
