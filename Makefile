@@ -45,7 +45,7 @@ $(VENV)/.demo: $(VENV)/.base
 
 # kronfluence is an outside oracle; it asks for torchvision, which it does not use.
 $(VENV)/.test: $(VENV)/.base
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lora,plots]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,lora,plots,web,audit]'
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps kronfluence einconv einops opt_einsum
 	touch $@
 
