@@ -112,11 +112,11 @@ def fix(
         return
     if not as_json:
         _say_change(made)
-    proof = _proved(made, rows, seeds, began, seconds)
+    proof = proved(made, rows, seeds, began, seconds)
     if as_json:
         print_json(facts | {"trained": str(out), "proof": proof.to_dict()})
         return
-    _show(proof)
+    show_proof(proof)
     asides().print(f"Wrote {out / 'fix' / 'proof.html'}.", markup=False, soft_wrap=True)
 
 
@@ -136,7 +136,8 @@ def _test_rows(run: Run, test: str | None) -> Corpus:
     return run.eval_corpus
 
 
-def _proved(made: Fix, rows: Corpus, seeds: int, began: float, budget: float | None) -> Proof:
+def proved(made: Fix, rows: Corpus, seeds: int, began: float, budget: float | None) -> Proof:
+    """Train the arms of a repair on RUN2's recipe, ask them about `rows`, and write proof.json and proof.html."""
     from headwater.files import write_json, write_text
     from headwater.remedies.fix import ANSWERS, PAGE, PROOF, train_repaired
     from headwater.remedies.page import render_page
@@ -191,7 +192,8 @@ def _say_next(made: Fix, out: Path) -> None:
     console.print(told, markup=False, soft_wrap=True)
 
 
-def _show(proof: Proof) -> None:
+def show_proof(proof: Proof) -> None:
+    """Print the arms, what differs, and the verdict."""
     from headwater.remedies.arms import about
     from headwater.remedies.page import signed
     from headwater.remedies.proof import sentence
