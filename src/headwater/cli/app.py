@@ -61,6 +61,7 @@ COMMANDS = {
     "verify": Entry("verify", _INDEX, "Read every byte of an index, and say whether it is whole."),
     "query": Entry("query", _ASK, "Explain predictions: the training rows, and the words in them, behind each."),
     "report": Entry("report", _ASK, "Write a page about a model's mistakes, and what taught it each of them."),
+    "serve": Entry("serve", _ASK, "Open the workbench in a browser: see why, mark rows, repair, retrain, prove."),
     "scores": Entry("scores", _ASK, "Score queries against every training row, into a .npy file."),
     "methods": Entry("methods", _ASK, "List the methods of attribution; of one, its equation and options."),
     "evaluate": Entry(
@@ -68,6 +69,11 @@ COMMANDS = {
         _JUDGE,
         "Grade methods of attribution by retraining: which should I believe, on this run?",
         _RESUMES,
+    ),
+    "audit": Entry(
+        "audit",
+        _JUDGE,
+        "Find what is wrong in the training rows, and write a plan that repairs it.",
     ),
     "fix": Entry(
         "fix",

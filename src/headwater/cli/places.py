@@ -88,6 +88,17 @@ def open_run(folder: Path, given: Given) -> Run:
     return Run.open(folder, corpus=corpus, task=task)
 
 
+def labelled(run: Run, queries: str | None, given: Given) -> Corpus:
+    """Read the file of texts with their labels, or take the run's own evaluation rows. Raises UsageError, DataError."""
+    from headwater.attribution.overview import held_out
+    from headwater.runs import Corpus
+
+    if queries is None:
+        return held_out(run)
+    base = run.corpus.columns
+    return Corpus.read(queries, replace(columns_of(given, base) or base, id=None))
+
+
 def open_indexes(
     places: Sequence[Path], given: Given, method: Method | None = None, layers: str | None = None
 ) -> Index:

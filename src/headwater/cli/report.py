@@ -5,18 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from headwater.cli.console import answers, print_json, size
 from headwater.cli.methods import MethodName, chosen_method, method_flags
 from headwater.cli.options import Given, Json, examples, takes
-from headwater.cli.places import QUERY_FLAGS, Places, columns_of, open_indexes
+from headwater.cli.places import QUERY_FLAGS, Places, labelled, open_indexes
 from headwater.cli.projection import layer_pattern
-
-if TYPE_CHECKING:
-    from headwater import Corpus, Index
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
@@ -68,7 +65,7 @@ def report(
     index = open_indexes(places, plain, chosen, layer_pattern(chosen.make_options(**options)))
     from headwater.attribution.overview import survey
 
-    found = survey(index.run, _labelled(index, queries, plain))
+    found = survey(index.run, labelled(index.run, queries, plain))
     rows = found.first(limit, which)
     asked = found.corpus.take(rows or [0])  # of no rows the page says nothing but what made it
     own = explain == "label" or found.predictions is None
@@ -91,16 +88,3 @@ def report(
             f"{found.wrong:,} wrong.", markup=False, soft_wrap=True
         )  # fmt: skip
     console.print(f"Wrote {out}: {len(rows):,} explained, {size(told['bytes'])}.", markup=False, soft_wrap=True)
-
-
-def _labelled(index: Index, queries: str | None, plain: Given) -> Corpus:
-    """Read the file of texts with their labels, or take the run's own evaluation rows."""
-    from dataclasses import replace
-
-    from headwater.attribution.overview import held_out
-    from headwater.runs import Corpus
-
-    if queries is None:
-        return held_out(index.run)
-    base = index.run.corpus.columns
-    return Corpus.read(queries, replace(columns_of(plain, base) or base, id=None))

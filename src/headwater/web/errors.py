@@ -1,0 +1,73 @@
+"""What goes wrong, as a page for people and as JSON for programs. Every failure is seen; none leaves a traceback."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+from headwater.errors import DataError, HeadwaterError, UsageError
+from headwater.web.look import environment
+from headwater.web.worker import BusyError
+
+log = logging.getLogger(__name__)
+
+
+def refusal(scope: Scope, status: int, message: str, **more: Any) -> Response:
+    """Make the answer to a request that failed: JSON under /api, else a page. `more` goes into the JSON."""
+    accepts = Headers(scope=scope).get("accept", "")
+    if scope["path"].startswith("/api") or "text/html" not in accepts:
+        return JSONResponse({"error": message, **more}, status_code=status)
+    title = HTTPStatus(status).phrase
+    page = environment().get_template("error.html.j2")
+    return Response(
+        page.render(status=status, title=title, message=message, asks_token=status == 401),
+        status_code=status,
+        media_type="text/html; charset=utf-8",
+    )
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer a user's mistake with 422, what is not there with 404, overload with 503."""
+    from headwater.web.guard import TooLargeError
+
+    @app.exception_handler(HeadwaterError)
+    async def _mistake(request: Request, error: HeadwaterError) -> Response:
+        status = 422 if isinstance(error, DataError | UsageError) else 409
+        return refusal(request.scope, status, str(error))
+
+    @app.exception_handler(BusyError)
+    async def _busy(request: Request, error: BusyError) -> Response:
+        response = refusal(request.scope, 503, str(error), retry_after=error.retry_after)
+        response.headers["Retry-After"] = str(error.retry_after)
+        return response
+
+    @app.exception_handler(TooLargeError)
+    async def _large(request: Request, error: TooLargeError) -> Response:
+        return refusal(request.scope, 413, "The request is too large.")
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
+        return refusal(request.scope, 422, f"{where}: {first['msg']}.")
+
+    @app.exception_handler(HTTPException)
+    async def _known(request: Request, error: HTTPException) -> Response:
+        detail = error.detail if isinstance(error.detail, dict) else {"error": str(error.detail)}
+        message = str(detail.pop("error", HTTPStatus(error.status_code).phrase))
+        response = refusal(request.scope, error.status_code, message, **detail)
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(Exception)
+    async def _ours(request: Request, error: Exception) -> Response:
+        log.exception("%s %s", request.method, request.url.path)
+        return refusal(request.scope, 500, f"A fault of Headwater's own ({type(error).__name__}): see the terminal.")

@@ -1,0 +1,71 @@
+"""The templates, styles and scripts of the workbench, and the frame around each page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from jinja2 import Environment
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+
+from headwater.attribution.numerals import plural
+from headwater.attribution.render import TEMPLATES as ANSWERS
+from headwater.attribution.render import environment_of, headwater_version
+
+HERE = Path(__file__).parent
+KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A page that the top bar leads to."""
+
+    name: str
+    path: str
+
+
+PLACES = (Place("Predictions", "/predictions"), Place("Why?", "/why"))
+
+
+@cache
+def environment() -> Environment:
+    """Return the workbench's templates, those of answers beside them. `{{ asset("base.css") }}` links a file."""
+    made = environment_of(HERE / "templates", ANSWERS)
+    made.filters["plural"] = plural
+    made.globals.update(asset=asset, places=PLACES, version=headwater_version(), here=None, run=None)
+    return made
+
+
+@cache
+def assets() -> Mapping[str, Path]:
+    """Return every style and script that may be asked for, by name. Nothing else of the disk can be."""
+    folders = (ANSWERS, HERE / "static")
+    found = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in KINDS]
+    made = {path.name: path for path in found}
+    if len(made) < len(found):
+        raise ValueError("two styles or scripts of one name: one would hide the other")
+    return made
+
+
+def asset(name: str) -> str:
+    """Return the URL of a style or script; it changes with the content, so that browsers may keep it."""
+    return f"/static/{name}?{_digest(name)}"
+
+
+@cache
+def _digest(name: str) -> str:
+    return xxhash.xxh3_64_hexdigest(assets()[name].read_bytes())
+
+
+def page(
+    request: Request, template: str, *, here: str | None = None, status: int = 200, **context: Any
+) -> HTMLResponse:
+    """Draw a template that extends `base.html.j2`. `here`: the path of the place in the top bar that is lit."""
+    run = request.app.state.workbench.index.run
+    drawn = environment().get_template(template).render(request=request, here=here, run=run, **context)
+    return HTMLResponse(drawn, status_code=status)

@@ -1,0 +1,9 @@
+"""The routers of all pages, in the order of the top bar. A page is a module with a `router`, listed here."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from headwater.web import predictions, why
+
+ROUTERS: tuple[APIRouter, ...] = (predictions.router, why.router)

@@ -1,0 +1,65 @@
+// What every page has: the theme, the list of keys, announcements, and a way to ask the API that shows failures.
+
+const root = document.documentElement;
+
+document.querySelector(".theme").addEventListener("click", () => {
+  const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  root.dataset.theme = dark ? "light" : "dark";
+  localStorage.setItem("headwater-theme", root.dataset.theme);
+});
+
+const keys = document.querySelector("dialog.keys");
+const help = document.querySelector(".help");
+help.hidden = keys.querySelectorAll("dl > div").length < 2;
+help.addEventListener("click", () => keys.showModal());
+
+/** Whether a key press belongs to a text field or to a shortcut of the browser. */
+export function isTyping(event) {
+  return event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, [contenteditable]");
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "?" && !isTyping(event) && !help.hidden) keys.showModal();
+});
+
+/** Tell screen readers something. */
+export function announce(text) {
+  document.querySelector(".aloud").textContent = text;
+}
+
+/** An answer that is no success: its status, and what the server said. */
+export class Failure extends Error {
+  constructor(status, body) {
+    super(body.error ?? `The server answered ${status}.`);
+    this.status = status;
+    this.body = body;
+  }
+}
+
+/** Ask the API. `body` is sent as JSON. Throws a Failure that may be shown as it is. */
+export async function ask(path, { method = "GET", body, signal } = {}) {
+  const options = { method, signal, headers: { Accept: "application/json" } };
+  if (body !== undefined) {
+    options.body = JSON.stringify(body);
+    options.headers["Content-Type"] = "application/json";
+  }
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure(0, { error: "The server does not answer. Is `headwater serve` still running?" });
+  }
+  const type = response.headers.get("Content-Type") ?? "";
+  const found = type.includes("json") ? await response.json() : { text: await response.text() };
+  if (!response.ok) throw new Failure(response.status, found);
+  return found.text ?? found;
+}
+
+/** Make an element. Text is always text: nothing here reads HTML. */
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) if (value !== null) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
