@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from headwater.cli.console import answers, print_note
-from headwater.cli.options import Given, examples, takes
+from headwater.cli.console import answers, print_json, print_note
+from headwater.cli.options import Given, Json, examples, takes
 from headwater.cli.places import QUERY_FLAGS, Places, labelled, open_indexes
 from headwater.errors import HeadwaterError, UsageError
 
@@ -45,8 +45,9 @@ def serve(
     ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser at the page.")] = True,
     plain: Given,
+    as_json: Json = False,
 ) -> None:
-    """Open the workbench in a browser: see predictions, why, the corpus and its words; mark, repair, prove.
+    """Open the workbench in a browser: see why, mark rows, repair, retrain, prove.
 
     The link holds a token, without which nobody gets in; the environment variable HEADWATER_TOKEN sets it.
     """
@@ -72,10 +73,13 @@ def serve(
     link = f"http://{shown}:{held.getsockname()[1]}/?token={token}"
     if host not in ("127.0.0.1", "localhost", "::1"):
         print_note(f"listening on {host}: whoever has the link can read the training texts, and start retrainings.")
-    console = answers()
-    console.print(f"The workbench of {index.run.name} is at", markup=False, soft_wrap=True)
-    console.print(f"  {link}", markup=False, soft_wrap=True)
-    console.print("Stop it with Ctrl-C.", markup=False)
+    if as_json:
+        print_json({"url": link, "token": token, "port": held.getsockname()[1], "process": os.getpid()})
+    else:
+        console = answers()
+        console.print(f"The workbench of {index.run.name} is at", markup=False, soft_wrap=True)
+        console.print(f"  {link}", markup=False, soft_wrap=True)
+        console.print("Stop it with Ctrl-C.", markup=False)
     if browser:
         webbrowser.open(link)
     server.run(sockets=[held])

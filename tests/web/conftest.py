@@ -1,0 +1,77 @@
+"""A tiny real run with evaluation rows and an index, the workbench over it, and clients that hold its token."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+import builders
+import headwater as hw
+from cli.conftest import TRAIN, headwater, write_rows
+from headwater.web.app import create_app
+from headwater.web.state import Workbench
+
+TOKEN = "the-token-of-these-tests"
+BASE = "http://127.0.0.1:8765"
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with evaluation rows and an index of token gradients. Read it only; `copied_run` may be written."""
+    folder = tmp_path_factory.mktemp("served")
+    train = write_rows(folder / "train.jsonl", builders.rows(60, seed=1))
+    held = write_rows(folder / "held.jsonl", builders.rows(120, seed=2))
+    called = headwater("train", "--data", train, "--eval", held, *TRAIN, "--epochs", 1, "--out", folder / "run")
+    assert called.code == 0, called.stderr
+    called = headwater("index", folder / "run")
+    assert called.code == 0, called.stderr
+    return folder / "run"
+
+
+@pytest.fixture
+def copied_run(served: Path, tmp_path: Path) -> Path:
+    """The same run, where a test may write."""
+    return Path(shutil.copytree(served, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def workbench(served: Path) -> Iterator[Workbench]:
+    index = hw.Index.open(served / "index")
+    made = Workbench(index, index.run.eval_corpus)
+    yield made
+    made.worker.close()
+
+
+@pytest.fixture
+def client(workbench: Workbench) -> TestClient:
+    """A program that holds the token. It may not change the run: use `client_of(copied_run)` for that."""
+    return _client(workbench)
+
+
+@pytest.fixture
+def client_of() -> Iterator[Callable[[Path], TestClient]]:
+    """Make a client of a workbench of its own over a run folder."""
+    made: list[Workbench] = []
+
+    def make(run: Path) -> TestClient:
+        index = hw.Index.open(run / "index")
+        made.append(Workbench(index, index.run.eval_corpus))
+        return _client(made[-1])
+
+    yield make
+    for workbench in made:
+        workbench.worker.close()
+
+
+def _client(workbench: Workbench) -> TestClient:
+    app = create_app(workbench, token=TOKEN)
+    return TestClient(app, base_url=BASE, headers={"Authorization": f"Bearer {TOKEN}"}, follow_redirects=False)
+
+
+@pytest.fixture
+def stranger(workbench: Workbench) -> TestClient:
+    """A client without the token. It takes what the server answers, a fault of the server's own included."""
+    app = create_app(workbench, token=TOKEN)
+    return TestClient(app, base_url=BASE, follow_redirects=False, raise_server_exceptions=False)
