@@ -16,7 +16,7 @@ import numpy as np
 
 from headwater.attribution.attributions import Attributions
 from headwater.attribution.index import Index
-from headwater.audit.mislabels import Ranking, opponents_of
+from headwater.audit.opponents import Ranking, opponents_of
 from headwater.demo.sms import MAX_TOKENS, SmsData, load_sms
 from headwater.errors import RunError
 from headwater.files import write_json

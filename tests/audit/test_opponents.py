@@ -9,7 +9,7 @@ import pytest
 
 import builders
 import headwater as hw
-from headwater.audit.mislabels import opponents_of
+from headwater.audit.opponents import opponents_of
 from headwater.errors import UsageError
 from headwater.training import TrainSettings, train
 
