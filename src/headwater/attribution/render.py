@@ -70,8 +70,8 @@ def render_page(
                 section if isinstance(section, Markup) else escape(section) for section in extra_html_sections or ()
             ],
             style=_style("base.css", "words.css", "answer.css", "overview.css", "trial.css", "page.css"),
-            script=_script("words.js", "page.js"),
-            policy=_policy("words.js", "page.js"),
+            script=_script("words.js", "answers.js", "page.js"),
+            policy=_policy("words.js", "answers.js", "page.js"),
             version=headwater_version(),
             homes=_homes(shown),
             limit=None if sum(len(q.toward) + len(q.away) for q in shown.queries) <= MANY_ROWS else WORDS_OF_MANY,
@@ -128,17 +128,16 @@ def environment_of(*folders: Path) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["spelled"] = lambda value: spelled(str(value))
-    return environment
-
-
-@cache
-def _environment() -> Environment:
-    environment = environment_of(TEMPLATES)
     environment.filters["units16"] = lambda text: len(text.encode("utf-16-le")) // 2
     environment.filters["plural"] = plural
     environment.filters["direction"] = _direction
     environment.globals["pack"] = pack.pack
     return environment
+
+
+@cache
+def _environment() -> Environment:
+    return environment_of(TEMPLATES)
 
 
 def spelled(text: str) -> Markup:

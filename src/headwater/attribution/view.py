@@ -117,6 +117,8 @@ class View:
     lists: int
     hidden: bool = False
     disagreeing: int = 0
+    heading: str = ""  # stands over a query in the place of "Query 3"
+    rows_at: str = ""  # where the page of a training row is: an address that its number completes
 
     def hub(self, card: Card) -> str:
         """ "in 29 of 60 lists" for a row in several lists, else nothing. A slice of an answer knows no total."""
