@@ -149,7 +149,7 @@ def test_what_cannot_be_meant_is_4xx_with_a_sentence_and_no_traceback(client: Te
 
 @pytest.fixture
 def seen(client: TestClient) -> Iterator[list[tuple[str, dict[str, str]]]]:
-    paths = ("/predictions", "/why", "/api/predictions", "/nowhere", "/static/base.css")
+    paths = ("/predictions", "/why", "/why?row=0", "/api/predictions", "/nowhere", "/static/base.css")
     yield [(path, dict(client.get(path, headers={"Accept": "text/html"}).headers)) for path in paths]
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float32, Float64
 
 from headwater.attribution.aggregate import Aggregation, Columns, Over, aggregate_question
 from headwater.attribution.answer import answer, with_hubs
+from headwater.attribution.answerable import answerable
 from headwater.attribution.attributions import Attribution, Attributions
 from headwater.attribution.building import build_index
 from headwater.attribution.cluster import Finder, held
@@ -26,6 +27,7 @@ from headwater.attribution.matrix import score_matrix
 from headwater.attribution.members import Member, check_together, default_device, open_member
 from headwater.attribution.queries import Labels, Queries, query_blocks, read_queries, settle
 from headwater.attribution.question import AskedQuestion
+from headwater.attribution.self_influence import self_influence
 from headwater.attribution.top import Search, find_rows, score_all
 from headwater.attribution.where import Where
 from headwater.engines.work import EngineName
@@ -149,6 +151,11 @@ class Index:
     def bytes(self) -> int:
         """Return the size on disk."""
         return sum(store.bytes for member in self._members for store in member.stores)
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """Return the methods that it can answer by as it stands."""
+        return answerable(self._members)
 
     def __len__(self) -> int:
         return len(self.corpus)
@@ -300,6 +307,10 @@ class Index:
                 aggregate_question(question, made, over, columns)
                 advance(len(block))
         return columns.result()
+
+    def self_influence(self) -> Float64[np.ndarray, "rows"]:
+        """How much training on each row moves the row itself (TracIn): float64 [N]. Raises StoreError: no gradients."""
+        return self_influence(self._members)
 
     @property
     def _pairs(self) -> bool:

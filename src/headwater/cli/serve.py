@@ -66,7 +66,10 @@ def serve(
     token = os.environ.get("HEADWATER_TOKEN") or secrets.token_urlsafe(24)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(workbench, token=token, hosts=[host]), log_level="warning", timeout_graceful_shutdown=3
+            create_app(workbench, token=token, hosts=[host]),
+            log_level="warning",
+            timeout_graceful_shutdown=3,
+            h11_max_incomplete_event_size=2 << 20,  # a typed text stands in the address, up to nine bytes a letter
         )
     )
     shown = f"[{host}]" if ":" in host else host

@@ -58,7 +58,8 @@ def make_api(workbench: Workbench) -> FastAPI:
         path = assets().get(name)
         if path is None:
             raise HTTPException(404, f"There is no file {name!r}.")
-        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+        kept = "no-cache" if path.suffix == ".js" else "public, max-age=31536000, immutable"  # see `look.asset`
+        headers = {"Cache-Control": kept}
         return FileResponse(path, media_type=KINDS[path.suffix], headers=headers)
 
     return app

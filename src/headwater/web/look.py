@@ -13,7 +13,6 @@ from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
-from headwater.attribution.numerals import plural
 from headwater.attribution.render import TEMPLATES as ANSWERS
 from headwater.attribution.render import environment_of, headwater_version
 
@@ -36,7 +35,6 @@ PLACES = (Place("Predictions", "/predictions"), Place("Why?", "/why"))
 def environment() -> Environment:
     """Return the workbench's templates, those of answers beside them. `{{ asset("base.css") }}` links a file."""
     made = environment_of(HERE / "templates", ANSWERS)
-    made.filters["plural"] = plural
     made.globals.update(asset=asset, places=PLACES, version=headwater_version(), here=None, run=None)
     return made
 
@@ -53,8 +51,9 @@ def assets() -> Mapping[str, Path]:
 
 
 def asset(name: str) -> str:
-    """Return the URL of a style or script; it changes with the content, so that browsers may keep it."""
-    return f"/static/{name}?{_digest(name)}"
+    """Return the URL of a style or script. A style's changes with its content, so that browsers may keep it; a script
+    has but one, since a module that others import under two would run twice."""
+    return f"/static/{name}" if name.endswith(".js") else f"/static/{name}?{_digest(name)}"
 
 
 @cache

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
 
@@ -14,6 +16,10 @@ from headwater.errors import UsageError
 from headwater.runs import Corpus
 from headwater.web.worker import Worker
 
+Made = TypeVar("Made")
+
+KEPT = 128  # answers
+
 
 @dataclass
 class Workbench:
@@ -22,6 +28,7 @@ class Workbench:
     index: Index
     queries: Corpus | None
     worker: Worker = field(default_factory=Worker)
+    _kept: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, repr=False)
 
     @cached_property
     def _survey(self) -> Overview:
@@ -41,6 +48,16 @@ class Workbench:
         if "_survey" in self.__dict__:
             return self._survey
         return await self.worker.run(lambda: self._survey)
+
+    async def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what `make` gives, by the worker; what was made lately is kept, and costs the model nothing."""
+        if key not in self._kept:
+            made = await self.worker.run(lambda: self._kept[key] if key in self._kept else make())
+            self._kept[key] = made
+            while len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return cast(Made, self._kept[key])
 
 
 def _bench(request: Request) -> Workbench:

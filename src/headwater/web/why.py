@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
@@ -11,15 +11,20 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from headwater.attribution.attributions import Attributions
-from headwater.attribution.render import render_page
+from headwater.attribution.removing import estimate_removal
 from headwater.attribution.view import clean
 from headwater.errors import DataError
+from headwater.methods import Method
+from headwater.runs import Example, text_task
 from headwater.web.look import page
 from headwater.web.state import Bench, Workbench
+from headwater.web.why_view import why_view
 
 router = APIRouter()
 
-_POLICY = re.compile(r'http-equiv=Content-Security-Policy content="([^"]+)"')
+LONGEST = 100_000  # characters of a text
+Text = Annotated[str | None, Field(max_length=LONGEST)]
+Row = Annotated[int, Field(ge=0, le=1 << 53)]
 
 
 class Asked(BaseModel):
@@ -27,55 +32,128 @@ class Asked(BaseModel):
 
     model_config = {"extra": "forbid"}
 
-    row: Annotated[int | None, Field(ge=0, le=1 << 53)] = None
-    text: Annotated[str | None, Field(max_length=100_000)] = None
-    text_pair: Annotated[str | None, Field(max_length=100_000)] = None
-    label: Annotated[str | None, Field(max_length=100_000)] = None
+    row: Row | None = None
+    text: Text = None
+    text_pair: Text = None
+    label: Text = None
     """What to explain of a typed text; if not given, what the model says."""
-    explain: Literal["said", "label"] = "said"
-    """Of a row: what the model said, or the label it should have said."""
+    explain: Literal["said", "label"] | None = None
+    """Of a row: what the model says, or the label it should have said. If not given: of classes what it says, of a
+    language model the row's own completion."""
+    method: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=2)] = []
+    """By which methods, at most two side by side; if not given, the first that the index can answer by."""
     k: Annotated[int, Field(ge=1, le=100)] = 10
+    """Rows a list."""
+    marked: Annotated[list[Row], Field(max_length=1000)] = []
+    """Training rows that are marked for removal."""
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is a question at all."""
+        return self.row is not None or bool(self.text)
+
+    @property
+    def methods(self) -> list[str]:
+        """Return each method that is named once; a form without scripts sends "" for none."""
+        return list(dict.fromkeys(name for name in self.method if name))
+
+    def url(self, **changes: Any) -> str:
+        """Return the address of the page with some settings changed; settings at their defaults are left out."""
+        return "/why?" + urlencode(self.model_copy(update=changes).model_dump(exclude_defaults=True), doseq=True)
+
+
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    409: {"description": "The index does not hold what the method reads"},
+    422: {"description": "What is wrong, and where"},
+    503: {"description": "Too many questions at once; Retry-After says when to come again"},
+}
 
 
 @router.get("/why", response_class=HTMLResponse, include_in_schema=False)
 async def why(request: Request, bench: Bench, asked: Annotated[Asked, Query()]) -> HTMLResponse:
     """Show what taught the model its answer; without a question, a form to ask one."""
-    if asked.row is None and not asked.text:
-        return page(request, "why.html.j2", here="/why", labels=_labels(bench), pairs=_pairs(bench))
-    found = await bench.worker.run(lambda: explain(bench, asked))
-    drawn = render_page(found.to_dict(), title="Why?", k=asked.k)
-    policy = _POLICY.search(drawn)
-    assert policy is not None
-    return HTMLResponse(drawn, headers={"Content-Security-Policy": policy[1]})
+    methods = await methods_of(bench)
+    chosen = asked.methods or [methods[0].name]
+    answers = [await answer_of(bench, asked, name) for name in chosen] if asked.asks else []
+    ranks = await _ranks(bench) if asked.row is not None else []
+    shown = why_view(bench.index, asked, answers, methods, ranks, _held(bench, asked))
+    return page(request, "why.html.j2", here="/why", shown=shown, asked=asked)
 
 
-@router.get("/api/why", tags=["why"], responses={422: {"description": "What is wrong, and where"}})
+@router.get("/api/why", tags=["why"], responses=_REFUSED)
 async def explain_one(bench: Bench, asked: Annotated[Asked, Query()]) -> dict[str, Any]:
-    """Explain one answer: what `headwater query --json` prints."""
-    if asked.row is None and not asked.text:
+    """Explain one answer by one method: what `headwater query --json` prints."""
+    _must_ask(asked)
+    return await answer_of(bench, asked, await _method(bench, asked))
+
+
+@router.get("/api/why/removal", tags=["why"], responses=_REFUSED)
+async def removal(bench: Bench, asked: Annotated[Asked, Query()]) -> dict[str, Any]:
+    """Estimate, to first order, which share of the push toward and away from an answer the marked rows hold."""
+    _must_ask(asked)
+    method = await _method(bench, asked)
+    scores = await bench.once(("scores", method, _question(asked)), lambda: _ask(bench, asked, method, scored=True))
+    return vars(estimate_removal(scores, asked.marked))
+
+
+async def methods_of(bench: Workbench) -> tuple[Method, ...]:
+    """Return the methods that the index can answer by."""
+    return await bench.once("methods", lambda: bench.index.methods)
+
+
+async def answer_of(bench: Workbench, asked: Asked, method: str) -> dict[str, Any]:
+    """Answer a question, or return the answer that is kept. Raises DataError, UsageError, StoreError, BusyError."""
+
+    def made() -> dict[str, Any]:
+        found: Attributions = _ask(bench, asked, method)
+        cleaned: dict[str, Any] = clean(found.to_dict())
+        return cleaned
+
+    return await bench.once(("answer", method, _question(asked)), made)
+
+
+def _question(asked: Asked) -> str:
+    return asked.model_dump_json(exclude={"method", "marked"})
+
+
+def _must_ask(asked: Asked) -> None:
+    if not asked.asks:
         raise HTTPException(422, "Give a row, or a text.")
-    found = await bench.worker.run(lambda: explain(bench, asked))
-    cleaned: dict[str, Any] = clean(found.to_dict())
-    return cleaned
 
 
-def explain(bench: Workbench, asked: Asked) -> Attributions:
-    """Ask the index. Raises DataError for a row that is not there or a label that the model does not know."""
+async def _method(bench: Workbench, asked: Asked) -> str:
+    return asked.methods[0] if asked.methods else (await methods_of(bench))[0].name
+
+
+async def _ranks(bench: Workbench) -> list[int]:
+    """Return the rows worth explaining: the wrong ones, of a language model all, the highest loss first."""
+    found = await bench.overview()
+    return found.first(len(found.corpus), "wrong")
+
+
+def _held(bench: Workbench, asked: Asked) -> Example | None:
+    """Return the held-out row that is asked about. Raises DataError for one that is not there."""
     if asked.row is None:
-        text = clean(asked.text)
-        query = text if asked.text_pair is None else (text, clean(asked.text_pair))
-        return bench.index.query([query], None if asked.label is None else [clean(asked.label)], asked.k, show=False)
+        return None
     texts = bench.held_out
     if asked.row >= len(texts):
         raise DataError(f"{texts.name} has {len(texts):,} rows: there is no row {asked.row:,} (they count from 0).")
-    chosen = texts.take([asked.row])
-    labels = [chosen[0].label] if asked.explain == "label" and chosen[0].label is not None else None
-    return bench.index.query(chosen, labels, asked.k, show=False)
+    return texts[asked.row]
 
 
-def _labels(bench: Workbench) -> list[str]:
-    return [str(name) for name in bench.index.run.label2id]
-
-
-def _pairs(bench: Workbench) -> bool:
-    return bench.index.run.corpus.columns.text_pair is not None
+def _ask(bench: Workbench, asked: Asked, method: str, *, scored: bool = False) -> Any:
+    """Ask the index, for an answer or for the scores of all rows (float32 [rows])."""
+    held = _held(bench, asked)
+    label: Any = clean(asked.label) or None
+    queries: Any
+    if held is None:
+        text = clean(asked.text)
+        queries = [text if not asked.text_pair else (text, clean(asked.text_pair))]
+    else:
+        queries = bench.held_out.take([held.row])
+        own = "said" if text_task(bench.index.run.task) is None else "label"
+        label = held.label if (asked.explain or own) == "label" else None
+    labels = None if label is None else [label]
+    if scored:
+        return bench.index.scores(queries, labels, method=method, show=False)[0]
+    return bench.index.query(queries, labels, asked.k, method=method, show=False)

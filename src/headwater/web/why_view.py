@@ -1,0 +1,139 @@
+"""What the Why? page shows beside its answers: what is explained, where the row stands among others, how to ask on."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from headwater.attribution.index import Index
+from headwater.attribution.view import View, view
+from headwater.methods import Method, get_method
+from headwater.runs import Example, text_task
+
+if TYPE_CHECKING:
+    from headwater.web.why import Asked
+
+_MANY = 30  # labels that are still offered as links
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A link that changes one thing of the question."""
+
+    name: str
+    value: str | None
+    url: str
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row stands among those worth explaining, from 1."""
+
+    number: int
+    count: int
+    noun: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer, the method that gave it, and the command that gives it again."""
+
+    view: View
+    method: Method
+    command: str
+
+
+@dataclass(frozen=True)
+class Why:
+    """All that the page shows."""
+
+    answers: tuple[Answered, ...]
+    methods: tuple[Method, ...]
+    explains: tuple[Choice, ...]
+    place: Place | None
+    text: str
+    text_pair: str | None
+    labels: tuple[str, ...]
+    language: bool
+    pairs: bool
+    replaced: bool
+    """Whether the text holds U+FFFD, which stands for what no text can hold."""
+
+
+def why_view(
+    index: Index,
+    asked: Asked,
+    answers: Sequence[Mapping[str, Any]],
+    methods: Sequence[Method],
+    ranks: Sequence[int],
+    held: Example | None,
+) -> Why:
+    """Decide what the page shows. `ranks`: rows worth explaining, in their order; `held`: the row asked about."""
+    run = index.run
+    query = answers[0]["queries"][0] if answers else {}
+    pairs = index.corpus.columns.text_pair is not None
+    language = text_task(run.task) is not None
+    text = str(query.get("text") or "")
+    pair = query.get("text_pair")
+    return Why(
+        answers=tuple(_answered(index, asked, answer, number) for number, answer in enumerate(answers, 1)),
+        methods=tuple(methods),
+        explains=_explains(asked, query, held, list(run.label2id), language) if answers else (),
+        place=_place(asked, ranks, language),
+        text=text,
+        text_pair=None if pair is None else str(pair),
+        labels=() if language else tuple(map(str, run.label2id)),
+        language=language,
+        pairs=pairs,
+        replaced="\ufffd" in text + str(pair or "") + (asked.label or ""),
+    )
+
+
+def _answered(index: Index, asked: Asked, answer: Mapping[str, Any], number: int) -> Answered:
+    shown = view(answer, k=asked.k)
+    queries = tuple(replace(query, number=number) for query in shown.queries)
+    shown = replace(shown, queries=queries, heading=shown.method, rows_at="/corpus/")
+    return Answered(shown, get_method(shown.method), _command(index, asked, answer))
+
+
+def _command(index: Index, asked: Asked, answer: Mapping[str, Any]) -> str:
+    query = answer["queries"][0]
+    parts = ["headwater", "query", str(index.run.folder), "--text", str(query["text"])]
+    if query.get("text_pair") is not None:
+        parts += ["--text-pair", str(query["text_pair"])]
+    if query.get("label_source") == "given":
+        parts += ["--label", str(query["label"])]
+    return shlex.join([*parts, "--method", str(answer["method"]), "--top", str(asked.k)])
+
+
+def _explains(
+    asked: Asked, query: Mapping[str, Any], held: Example | None, labels: Sequence[Any], language: bool
+) -> tuple[Choice, ...]:
+    """Return what may be explained: what the model says, the true label, of a typed text any label."""
+    said = None if query.get("predicted") is None else str(query["predicted"])
+    if held is not None:
+        own = asked.explain or ("label" if language else "said")
+        found = [Choice("what it says", said if not language else None, asked.url(explain="said"), own == "said")]
+        if held.label is not None:
+            name, value = ("the row's own completion", None) if language else ("the true label", str(held.label))
+            found.append(Choice(name, value, asked.url(explain="label"), own == "label"))
+        return tuple(found)
+    found = [Choice("what it says", None, asked.url(label=None), not asked.label)]
+    if not language and len(labels) <= _MANY:
+        found += [Choice("", str(label), asked.url(label=str(label)), asked.label == str(label)) for label in labels]
+    return tuple(found)
+
+
+def _place(asked: Asked, ranks: Sequence[int], language: bool) -> Place | None:
+    if asked.row is None or asked.row not in ranks:
+        return None
+    at = list(ranks).index(asked.row)
+    before, after = (
+        asked.url(row=ranks[there]) if 0 <= there < len(ranks) else None for there in (at - 1, at + 1)
+    )  # fmt: skip
+    return Place(at + 1, len(ranks), "by loss" if language else "wrong", before, after)
