@@ -19,6 +19,13 @@ from headwater.web.worker import BusyError
 
 log = logging.getLogger(__name__)
 
+REFUSED: dict[int | str, dict[str, Any]] = {
+    409: {"description": "What was asked does not go with what is there, such as an index that was not built"},
+    422: {"description": "What is wrong, and where"},
+    503: {"description": "Too many questions at once; Retry-After says when to come again"},
+}
+"""How a route of the API may refuse, for its description."""
+
 
 def refusal(scope: Scope, status: int, message: str, **more: Any) -> Response:
     """Make the answer to a request that failed: JSON under /api, else a page. `more` goes into the JSON."""

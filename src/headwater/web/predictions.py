@@ -15,8 +15,9 @@ from pydantic import BaseModel, Field
 
 from headwater.attribution.overview import Overview
 from headwater.attribution.overview_view import overview_view
+from headwater.web.errors import REFUSED
 from headwater.web.look import page
-from headwater.web.state import Bench
+from headwater.web.state import Bench, Typed
 
 router = APIRouter()
 
@@ -29,11 +30,11 @@ class Shown(BaseModel):
     model_config = {"extra": "forbid"}
 
     which: Literal["all", "wrong"] = "all"
-    true: Annotated[str, Field(max_length=1000)] = ""
+    true: Annotated[Typed, Field(max_length=1000)] = ""
     """Only rows of this label."""
-    said: Annotated[str, Field(max_length=1000)] = ""
+    said: Annotated[Typed, Field(max_length=1000)] = ""
     """Only rows that the model calls this."""
-    text: Annotated[str, Field(max_length=1000)] = ""
+    text: Annotated[Typed, Field(max_length=1000)] = ""
     """Only rows that hold this, in whatever case."""
     sort: Literal["loss", "-loss", "row", "-row"] = "-loss"
     at: Annotated[int, Field(ge=1, le=10_000_000)] = 1
@@ -79,7 +80,7 @@ async def predictions(request: Request, bench: Bench, shown: Annotated[Shown, Qu
     )
 
 
-@router.get("/api/predictions", tags=["predictions"], responses={422: {"description": "What is wrong, and where"}})
+@router.get("/api/predictions", tags=["predictions"], responses=REFUSED)
 async def list_predictions(bench: Bench, shown: Annotated[Shown, Query()]) -> Mapping[str, Any]:
     """List the held-out texts: true label, predicted label, loss in nats (of a language model a token)."""
     found = await bench.overview()

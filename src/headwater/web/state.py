@@ -9,9 +9,11 @@ from functools import cached_property
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
+from pydantic import AfterValidator
 
 from headwater.attribution.index import Index
 from headwater.attribution.overview import Overview, survey
+from headwater.attribution.view import clean
 from headwater.errors import UsageError
 from headwater.runs import Corpus
 from headwater.web.worker import Worker
@@ -66,3 +68,6 @@ def _bench(request: Request) -> Workbench:
 
 Bench = Annotated[Workbench, Depends(_bench)]
 """A route's parameter: the server's state."""
+
+Typed = Annotated[str, AfterValidator(clean)]
+"""What a user typed: NUL and lone surrogates, which no page can hold, are U+FFFD."""

@@ -16,14 +16,14 @@ from headwater.attribution.view import clean
 from headwater.errors import DataError
 from headwater.methods import Method
 from headwater.runs import Example, text_task
+from headwater.web.errors import REFUSED
 from headwater.web.look import page
-from headwater.web.state import Bench, Workbench
+from headwater.web.state import Bench, Typed, Workbench
 from headwater.web.why_view import why_view
 
 router = APIRouter()
 
-LONGEST = 100_000  # characters of a text
-Text = Annotated[str | None, Field(max_length=LONGEST)]
+Text = Annotated[Typed, Field(max_length=50_000)] | None
 Row = Annotated[int, Field(ge=0, le=1 << 53)]
 
 
@@ -62,13 +62,6 @@ class Asked(BaseModel):
         return "/why?" + urlencode(self.model_copy(update=changes).model_dump(exclude_defaults=True), doseq=True)
 
 
-_REFUSED: dict[int | str, dict[str, Any]] = {
-    409: {"description": "The index does not hold what the method reads"},
-    422: {"description": "What is wrong, and where"},
-    503: {"description": "Too many questions at once; Retry-After says when to come again"},
-}
-
-
 @router.get("/why", response_class=HTMLResponse, include_in_schema=False)
 async def why(request: Request, bench: Bench, asked: Annotated[Asked, Query()]) -> HTMLResponse:
     """Show what taught the model its answer; without a question, a form to ask one."""
@@ -80,14 +73,14 @@ async def why(request: Request, bench: Bench, asked: Annotated[Asked, Query()]) 
     return page(request, "why.html.j2", here="/why", shown=shown, asked=asked)
 
 
-@router.get("/api/why", tags=["why"], responses=_REFUSED)
+@router.get("/api/why", tags=["why"], responses=REFUSED)
 async def explain_one(bench: Bench, asked: Annotated[Asked, Query()]) -> dict[str, Any]:
     """Explain one answer by one method: what `headwater query --json` prints."""
     _must_ask(asked)
     return await answer_of(bench, asked, await _method(bench, asked))
 
 
-@router.get("/api/why/removal", tags=["why"], responses=_REFUSED)
+@router.get("/api/why/removal", tags=["why"], responses=REFUSED)
 async def removal(bench: Bench, asked: Annotated[Asked, Query()]) -> dict[str, Any]:
     """Estimate, to first order, which share of the push toward and away from an answer the marked rows hold."""
     _must_ask(asked)
@@ -144,11 +137,10 @@ def _held(bench: Workbench, asked: Asked) -> Example | None:
 def _ask(bench: Workbench, asked: Asked, method: str, *, scored: bool = False) -> Any:
     """Ask the index, for an answer or for the scores of all rows (float32 [rows])."""
     held = _held(bench, asked)
-    label: Any = clean(asked.label) or None
+    label: Any = asked.label or None
     queries: Any
     if held is None:
-        text = clean(asked.text)
-        queries = [text if not asked.text_pair else (text, clean(asked.text_pair))]
+        queries = [asked.text if not asked.text_pair else (asked.text, asked.text_pair)]
     else:
         queries = bench.held_out.take([held.row])
         own = "said" if text_task(bench.index.run.task) is None else "label"

@@ -1,0 +1,111 @@
+"""The one worker: calls come one after another, and who comes when the queue is full is told when to come again."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from headwater.web.state import Workbench
+from headwater.web.worker import BusyError, Worker
+
+
+def test_calls_run_one_at_a_time_in_the_order_in_which_they_came() -> None:
+    worker, inside, order = Worker(), [0], []
+
+    def job(number: int) -> int:
+        inside[0] += 1
+        assert inside[0] == 1, "two calls at once"
+        threading.Event().wait(0.002)
+        order.append(number)
+        inside[0] -= 1
+        return number * number
+
+    async def all_of_them() -> list[int]:
+        return list(await asyncio.gather(*(worker.run(lambda n=n: job(n)) for n in range(12))))
+
+    assert asyncio.run(all_of_them()) == [n * n for n in range(12)]
+    assert order == list(range(12)) and worker.waiting == 0
+    worker.close()
+
+
+def test_a_full_queue_refuses_and_takes_calls_again_when_there_is_room() -> None:
+    worker, gate = Worker(length=3), threading.Event()
+
+    async def crowd() -> None:
+        held = [asyncio.create_task(worker.run(gate.wait)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert worker.waiting == 3
+        with pytest.raises(BusyError) as refused:
+            await worker.run(gate.wait)
+        assert refused.value.retry_after >= 1
+        gate.set()
+        assert await asyncio.gather(*held) == [True] * 3
+        assert await worker.run(lambda: 7) == 7
+
+    asyncio.run(crowd())
+    worker.close()
+
+
+def test_a_caller_that_goes_away_leaves_the_queue_and_its_call_is_never_made() -> None:
+    worker, gate, made = Worker(length=2), threading.Event(), []
+
+    async def leaving() -> None:
+        first = asyncio.create_task(worker.run(gate.wait))
+        second = asyncio.create_task(worker.run(lambda: made.append(1)))
+        await asyncio.sleep(0.01)
+        second.cancel()
+        await asyncio.sleep(0.01)
+        assert worker.waiting == 1
+        gate.set()
+        await first
+
+    asyncio.run(leaving())
+    assert made == []
+    worker.close()
+
+
+def test_a_failing_call_reaches_its_caller_and_not_the_next_one() -> None:
+    worker = Worker()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    async def both() -> int:
+        with pytest.raises(ZeroDivisionError):
+            await worker.run(fail)
+        return await worker.run(lambda: 3)
+
+    assert asyncio.run(both()) == 3
+    worker.close()
+
+
+@pytest.fixture
+def crowded(served: Path, client_of: Callable[[Path], TestClient]) -> TestClient:
+    return client_of(served)
+
+
+def _workbench(client: TestClient) -> Workbench:
+    found: Workbench = client.app.app.state.workbench  # type: ignore[attr-defined]
+    return found
+
+
+def test_overload_is_503_with_retry_after_and_a_sentence(crowded: TestClient) -> None:
+    worker = _workbench(crowded).worker
+    worker._waiting = worker._length  # as if so many were before us
+    for path in ("/api/why?row=0", "/why?text=warm+bread", "/predictions"):
+        answer = crowded.get(path)
+        assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
+        assert "again in" in answer.json()["error"]
+    worker._waiting = 0
+    assert crowded.get("/api/why?row=0").status_code == 200
+
+
+def test_what_was_answered_lately_costs_the_model_nothing(crowded: TestClient) -> None:
+    first = crowded.get("/api/why?row=1")
+    worker = _workbench(crowded).worker
+    worker._waiting = worker._length
+    assert crowded.get("/api/why?row=1&marked=3").json() == first.json()
+    assert crowded.get("/api/why?row=1&k=3").status_code == 503
