@@ -35,12 +35,14 @@ def flip(label: str) -> str:
     return "bad" if label == "good" else "good"
 
 
-def make_run(folder: Path, flipped: tuple[int, ...]) -> hw.Run:
+def make_run(folder: Path, flipped: tuple[int, ...], epochs: int = 4) -> hw.Run:
     rows = builders.rows(200)
     for row in flipped:
         rows[row]["label"] = flip(rows[row]["label"])
     train_rows, held_out = corpus_of(rows[:120]), corpus_of(rows[120:], "eval.jsonl")
-    return train(train_rows, hw.Classification(max_length=16), folder, settings(), eval_corpus=held_out, show=False)
+    return train(
+        train_rows, hw.Classification(max_length=16), folder, settings(epochs), eval_corpus=held_out, show=False
+    )
 
 
 @pytest.fixture(scope="session")

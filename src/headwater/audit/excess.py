@@ -52,7 +52,8 @@ def contradiction(
 def excess(train: Float[np.ndarray, " rows"], clean: Float[np.ndarray, "folds clean"]) -> Excess:
     """Compare s of the training rows with s of clean rows, under each fold's model (their mean share counts)."""
     rows, there = len(train), clean.shape[1]
-    best, smallest = (0, 0, 0, None), 1.0
+    best: tuple[int, int, int, float | None] = (0, 0, 0, None)
+    smallest = 1.0
     for threshold in THRESHOLDS:
         found = int((train > threshold).sum())
         usual = round(float((clean > threshold).sum(axis=1).mean()))

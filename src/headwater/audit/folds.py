@@ -49,7 +49,7 @@ def fold_of(targets: Sequence[int], seed: int) -> Int64[np.ndarray, " rows"]:
 def out_of_sample(
     run: Run,
     rows: Sequence[int],
-    clean: Corpus,
+    clean: Corpus | None,
     way: Way,
     *,
     folder: Path | None = None,
@@ -65,7 +65,7 @@ def out_of_sample(
     folds = fold_of(targets, seed)
     classes = len(run.label2id)
     found = np.zeros((len(rows), classes))
-    asked = np.zeros((FOLDS, len(clean), classes))
+    asked = np.zeros((FOLDS, 0 if clean is None else len(clean), classes))
     ask = _by_recipe if way == "recipe" else _by_words
     with progress_bar("folds", FOLDS, unit="folds", show=show) as advance:
         for fold in range(FOLDS):
@@ -83,10 +83,10 @@ def out_of_sample(
     return OutOfSample(way, found, asked)
 
 
-def _name(run: Run, corpus: Corpus, clean: Corpus, way: Way, seed: int) -> str:
+def _name(run: Run, corpus: Corpus, clean: Corpus | None, way: Way, seed: int) -> str:
     """What decides the answers of a fold."""
     recipe = "" if way == "words" else str(run.need_recipe().arguments)
-    return digest([way, recipe, corpus.fingerprint, clean.fingerprint, str(seed)])
+    return digest([way, recipe, corpus.fingerprint, "" if clean is None else clean.fingerprint, str(seed)])
 
 
 def _by_recipe(
@@ -94,11 +94,12 @@ def _by_recipe(
     corpus: Corpus,
     rest: Int64[np.ndarray, " r"],
     mine: Int64[np.ndarray, " m"],
-    clean: Corpus,
+    clean: Corpus | None,
     targets: Sequence[int],
 ) -> Float[np.ndarray, "m+clean classes"]:
     model = retrain(run, corpus=corpus, rows=rest.tolist(), show=False)
-    told = [predict(model, run.tokenizer, run.task, each, show=False) for each in (corpus.take(mine.tolist()), clean)]
+    asked = [corpus.take(mine.tolist()), *([] if clean is None else [clean])]
+    told = [predict(model, run.tokenizer, run.task, each, show=False) for each in asked]
     return np.concatenate([each.probabilities.astype(np.float64) for each in told])
 
 
@@ -107,7 +108,7 @@ def _by_words(
     corpus: Corpus,
     rest: Int64[np.ndarray, " r"],
     mine: Int64[np.ndarray, " m"],
-    clean: Corpus,
+    clean: Corpus | None,
     targets: Sequence[int],
 ) -> Float[np.ndarray, "m+clean classes"]:
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -115,7 +116,7 @@ def _by_words(
     from sklearn.pipeline import make_pipeline
 
     texts, labels = [_text(corpus, row) for row in range(len(corpus))], np.asarray(targets)
-    asked = [texts[row] for row in mine] + [_text(clean, row) for row in range(len(clean))]
+    asked = [texts[row] for row in mine] + ([] if clean is None else [_text(clean, row) for row in range(len(clean))])
     found = np.zeros((len(asked), len(run.label2id)))
     there = np.unique(labels[rest])
     if len(there) == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from headwater.cli import audit_mislabels
 from headwater.cli.options import examples
 from headwater.cli.places import RunPlace
 
@@ -23,3 +24,7 @@ def audit(context: typer.Context, run: RunPlace) -> None:
     worklist.{html,json,csv} and plan.jsonl, which `headwater fix` applies and proves.
     """
     context.obj = run
+
+
+for _what in (audit_mislabels,):
+    app.registered_commands += _what.app.registered_commands

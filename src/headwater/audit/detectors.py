@@ -1,0 +1,148 @@
+"""What speaks for a wrong label. Each detector gives one number a row, larger is more suspect.
+
+loss               cross entropy of the given label, by the model that was trained on it
+margin             p of the most probable other label - p of the given one, by the same model
+knn                share of the 10 nearest rows (cosine of representations) with another label, weighed by cosine
+self-influence     how much training on the row moves the row itself (`attribution/self_influence.py`)
+opponents-mean     how much the row pushes clean rows from their labels: TracIn-WE, divided by the row's norm;
+opponents-rank     of all clean rows the mean score, the mean rank, or the votes of each against the lowest 20%
+opponents-vote
+confident-learning 1 - p of the given label by models that never saw the row: cleanlab's self-confidence
+combined           mean of the ranks of loss, knn, opponents-rank and confident-learning: of each kind one, chosen
+                   before anything was measured. What an index or a corpus lacks is left out of the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64
+from scipy.stats import rankdata
+
+from headwater.attribution.aggregate import Columns
+from headwater.audit.excess import contradiction
+from headwater.audit.opponents import opponents_of
+from headwater.gradients import encoded_batches
+from headwater.gradients.representations import representations
+from headwater.progress import progress_bar
+from headwater.runs.run import Run
+
+ABOUT = {
+    "combined": "mean of the ranks of loss, knn, opponents-rank and confident-learning",
+    "loss": "loss of the given label under the trained model",
+    "margin": "how far the trained model puts another label ahead",
+    "knn": "share of the 10 nearest rows that carry another label",
+    "self-influence": "how much training on the row moves the row itself",
+    "opponents-mean": "how much it pushes clean rows from their labels: mean score",
+    "opponents-rank": "the same: mean rank",
+    "opponents-vote": "the same: votes against the lowest fifth",
+    "confident-learning": "how little models that never saw the row believe its label (cleanlab)",
+}
+COMBINED = ("loss", "knn", "opponents-rank", "confident-learning")
+NEIGHBOURS = 10
+BANK = 20_000  # rows among which neighbours are sought; more would cost a square of them
+_SHARE = 0.2  # of the rows that a clean row votes against
+_BLOCK = 512
+
+Scores = Float64[np.ndarray, " rows"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the last checkpoint saw and said of the rows."""
+
+    features: Float32[np.ndarray, "rows d"]
+    probabilities: Float64[np.ndarray, "rows classes"]
+    losses: Scores
+
+
+def look(run: Run, rows: Sequence[int], *, show: bool | None = None) -> Seen:
+    """Take rows of the run's corpus through its last checkpoint: one forward pass."""
+    model = run.checkpoints[-1].load()
+    corpus = run.corpus.take(rows)
+    encodings = run.task.encode(run.tokenizer, list(corpus))
+    targets = [run.targets[row] for row in rows]
+    taken: list[tuple[Int64[np.ndarray, " n"], dict[str, Float32[np.ndarray, "n *shape"]]]] = []
+    with progress_bar("reading rows", len(corpus), show=show) as advance:
+        for numbers, found in representations(model, encoded_batches(run, encodings, targets), run.task.losses):
+            taken.append((numbers.numpy(), {name: each.numpy() for name, each in found.items() if name != "errors"}))
+            advance(len(numbers))
+    order = np.argsort(np.concatenate([numbers for numbers, _ in taken]))
+    whole = {name: np.concatenate([found[name] for _, found in taken])[order] for name in taken[0][1]}
+    logits = whole["logits"].astype(np.float64)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return Seen(whole["features"], powers / powers.sum(axis=1, keepdims=True), whole["losses"].astype(np.float64))
+
+
+def neighbours_disagree(
+    features: Float32[np.ndarray, "rows d"], targets: Int64[np.ndarray, " rows"], seed: int = 0
+) -> Scores:
+    """Of each row, the share (by cosine, 0 where it is negative) of its nearest rows with another label.
+
+    They are sought among all rows, or 20,000 that the seed draws.
+    """
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = (features / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    count = len(unit)
+    bank = np.arange(count)
+    if count > BANK:
+        bank = np.sort(np.random.default_rng(seed).choice(count, BANK, replace=False))
+    k = min(NEIGHBOURS, len(bank) - 1)
+    found = np.zeros(count)
+    for start in range(0, count if k > 0 else 0, _BLOCK):
+        cosines = unit[start : start + _BLOCK] @ unit[bank].T
+        own = np.arange(start, min(start + _BLOCK, count))
+        place = np.searchsorted(bank, own)
+        there = (place < len(bank)) & (bank[np.minimum(place, len(bank) - 1)] == own)
+        cosines[np.flatnonzero(there), place[there]] = -np.inf
+        near = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
+        weights = np.maximum(np.take_along_axis(cosines, near, axis=1), 0).astype(np.float64)
+        other = targets[bank[near]] != targets[own][:, None]
+        total = weights.sum(axis=1)
+        share = (weights * other).sum(axis=1) / np.where(total > 0, total, 1)
+        found[own] = np.where(total > 0, share, other.mean(axis=1))
+    return found
+
+
+def of_model(seen: Seen, targets: Int64[np.ndarray, " rows"], seed: int = 0) -> dict[str, Scores]:
+    """The detectors that need no more than the trained model."""
+    return {
+        "loss": seen.losses,
+        "margin": contradiction(seen.probabilities, targets),
+        "knn": neighbours_disagree(seen.features, targets, seed),
+    }
+
+
+def of_opponents(scores: Float32[np.ndarray, "queries rows"]) -> dict[str, Scores]:
+    """The three ways to hear clean rows; `scores` are those of `index.scores(..., normalize="train")`."""
+    votes = Columns("vote", _SHARE, scores.shape[1])
+    votes.add(scores)
+    return {
+        "opponents-mean": opponents_of(scores, aggregate="mean").harm,
+        "opponents-rank": opponents_of(scores, aggregate="rank").harm,
+        "opponents-vote": -votes.result(),
+    }
+
+
+def confident_learning(
+    probabilities: Float[np.ndarray, "rows classes"], targets: Int64[np.ndarray, " rows"]
+) -> tuple[Scores, int]:
+    """Score rows by cleanlab's self-confidence; and how many issues cleanlab itself would name."""
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    quality = get_label_quality_scores(targets, probabilities, method="self_confidence")
+    there = np.unique(targets)
+    if len(there) < 2:
+        return np.asarray(1 - quality), 0
+    known = probabilities[:, there] / np.maximum(probabilities[:, there].sum(axis=1, keepdims=True), 1e-12)
+    issues = find_label_issues(np.searchsorted(there, targets), known, n_jobs=1)
+    return np.asarray(1 - quality, dtype=np.float64), int(np.sum(issues))
+
+
+def combined(found: Mapping[str, Scores]) -> Scores:
+    """Mean of the ranks, 0 to 1, of those of `COMBINED` that are there; equal scores share their mean rank."""
+    ranks = [(rankdata(found[name]) - 1) / max(len(found[name]) - 1, 1) for name in COMBINED if name in found]
+    return np.asarray(np.mean(ranks, axis=0))

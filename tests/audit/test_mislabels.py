@@ -1,0 +1,181 @@
+"""The mislabels audit: planted flips lead the list, clean data has nothing to repair, each detector by an oracle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+from sklearn.metrics.pairwise import cosine_similarity
+
+import headwater as hw
+from audit.conftest import Made, make_run
+from cli.conftest import headwater
+from headwater.audit.detectors import COMBINED, combined, neighbours_disagree, of_opponents
+from headwater.audit.excess import contradiction, excess
+from headwater.audit.folds import FOLDS, fold_of, out_of_sample
+from headwater.audit.mislabels import Measured, audit_mislabels, measure, split_held_out
+from headwater.errors import UsageError
+from headwater.training import predict, retrain
+
+
+@pytest.fixture(scope="module")
+def measured(noisy: Made) -> Measured:
+    clean, _ = split_held_out(noisy.run)
+    return measure(noisy.run, noisy.index, clean, show=False)
+
+
+def test_planted_flips_lead_the_list_with_their_right_label_and_reasons(noisy: Made) -> None:
+    found = audit_mislabels(noisy.run, noisy.index, top=len(noisy.flipped), show=False)
+    listed = [suspect.row for suspect in found.suspects]
+    assert len(set(listed) & set(noisy.flipped)) >= 5
+    truth = {row: "bad" if noisy.run.corpus[row].label == "good" else "good" for row in noisy.flipped}
+    for suspect in found.suspects:
+        if suspect.row in truth:
+            assert (suspect.action, suspect.label) == ("relabel", truth[suspect.row])
+    assert any(each.kind == "query" for each in found.suspects[0].evidence)
+    assert any(each.kind == "row" for each in found.suspects[0].evidence)
+
+
+def test_clean_data_has_nothing_to_repair(sound: Made) -> None:
+    found = audit_mislabels(sound.run, sound.index, show=False)
+    assert found.suspects == () and found.summary.startswith("Nothing to repair")
+
+
+def test_as_many_are_suggested_as_contradict_more_than_clean_rows_do(tmp_path: Path) -> None:
+    flipped = tuple(range(5, 120, 6))
+    run = make_run(tmp_path / "run", flipped, epochs=16)
+    found = audit_mislabels(run, None, show=False)
+    counted = found.figures["excess"]
+    assert counted["low"] <= len(flipped) <= counted["high"] and len(found.suspects) == counted["count"] > 0
+    assert len({suspect.row for suspect in found.suspects} & set(flipped)) >= 0.8 * len(flipped)
+
+
+def test_loss_and_margin_are_those_of_the_trained_model(noisy: Made, measured: Measured) -> None:
+    told = predict(noisy.run.checkpoints[-1].load(), noisy.run.tokenizer, noisy.run.task, noisy.run.corpus, show=False)
+    np.testing.assert_allclose(measured.scores["loss"], told.losses, atol=1e-5)
+    given = told.true_probabilities
+    np.testing.assert_allclose(measured.scores["margin"], 1 - 2 * given, atol=1e-5)  # of two classes
+
+
+def test_neighbours_are_those_of_scikit_learns_cosine() -> None:
+    generator = np.random.default_rng(3)
+    features, labels = generator.normal(size=(60, 5)).astype(np.float32), generator.integers(0, 3, 60)
+    cosines = cosine_similarity(features)
+    np.fill_diagonal(cosines, -2)
+    expected = []
+    for row in range(60):
+        near = np.argsort(-cosines[row])[:10]
+        weights = np.clip(cosines[row, near], 0, None)
+        expected.append((weights * (labels[near] != labels[row])).sum() / weights.sum())
+    np.testing.assert_allclose(neighbours_disagree(features, labels), expected, atol=1e-5)
+
+
+def test_self_influence_is_the_score_of_a_row_with_itself(noisy: Made) -> None:
+    index, rows = noisy.index, [0, 5, 17]
+    corpus = noisy.run.corpus.take(rows)
+    scores = index.scores(corpus, [corpus[i].label for i in range(3)], show=False)
+    np.testing.assert_allclose(index.self_influence()[rows], scores[range(3), rows], rtol=5e-3)
+
+
+def test_votes_and_ranks_of_opponents_by_hand() -> None:
+    scores = np.array([[0.1, -2.0, 0.3, 4.0, -1.0], [1.0, -3.0, 2.0, 0.5, 0.0]], dtype=np.float32)
+    found = of_opponents(scores)
+    assert int(np.argmax(found["opponents-vote"])) == int(np.argmax(found["opponents-mean"])) == 1
+    np.testing.assert_allclose(found["opponents-vote"], [0, 2, 0, 0, 0])  # the lowest fifth is one row of five
+    np.testing.assert_allclose(found["opponents-rank"], -(np.stack([rankdata(row) for row in scores]) - 1).mean(0) / 4)
+
+
+def test_the_combination_is_the_mean_rank_of_what_is_there(measured: Measured) -> None:
+    ranks = [(rankdata(measured.scores[name]) - 1) / (len(measured.rows) - 1) for name in COMBINED]
+    np.testing.assert_allclose(measured.scores["combined"], np.mean(ranks, axis=0))
+    only = {"loss": measured.scores["loss"]}
+    np.testing.assert_allclose(combined(only), ranks[0])
+
+
+def test_a_fold_is_asked_of_models_that_never_saw_it(noisy: Made) -> None:
+    """By hand: the other four folds retrained on by the recipe, and asked about the fifth."""
+    rows, folds = list(range(120)), fold_of(noisy.run.targets, 0)
+    found = out_of_sample(noisy.run, rows, None, "recipe", show=False)
+    assert found.clean.shape == (FOLDS, 0, 2)
+    model = retrain(noisy.run, rows=np.flatnonzero(folds != 3).tolist(), show=False)
+    mine = np.flatnonzero(folds == 3)
+    told = predict(model, noisy.run.tokenizer, noisy.run.task, noisy.run.corpus.take(mine.tolist()), show=False)
+    np.testing.assert_allclose(found.rows[mine], told.probabilities, atol=1e-6)
+
+
+def test_folds_hold_every_class_evenly_and_follow_the_seed() -> None:
+    targets = [0] * 53 + [1] * 12
+    folds = fold_of(targets, 1)
+    for label in (0, 1):
+        counts = np.bincount(folds[np.asarray(targets) == label], minlength=FOLDS)
+        assert counts.max() - counts.min() <= 1
+    assert (fold_of(targets, 1) == folds).all() and (fold_of(targets, 2) != folds).any()
+
+
+def test_finished_folds_are_kept(noisy: Made, tmp_path: Path) -> None:
+    rows, clean = list(range(120)), noisy.run.corpus.take([0, 1])
+    first = out_of_sample(noisy.run, rows, clean, "words", folder=tmp_path, show=False)
+    kept = sorted(tmp_path.glob("*.npy"))
+    assert len(kept) == FOLDS
+    np.save(kept[0], np.zeros_like(np.load(kept[0])))
+    again = out_of_sample(noisy.run, rows, clean, "words", folder=tmp_path, show=False)
+    assert (again.rows != first.rows).any()  # it was read, not computed
+
+
+def test_excess_counts_what_is_beyond_clean_rows_and_nothing_by_chance() -> None:
+    generator = np.random.default_rng(0)
+    clean = np.tile(generator.uniform(-1, 0.2, 400), (5, 1))
+    train = np.concatenate([generator.uniform(-1, 0.2, 900), np.full(100, 0.9)])
+    found = excess(train, clean)
+    assert found.low <= 100 <= found.high and abs(found.count - 100) <= 30 and found.p < 0.01
+    nothing = excess(generator.uniform(-1, 0.2, 1000), clean)
+    assert (nothing.count, nothing.threshold) == (0, None) and nothing.p > 0.01
+
+
+def test_contradiction_is_how_far_another_label_is_ahead() -> None:
+    np.testing.assert_allclose(
+        contradiction(np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]]), np.array([1, 1])), [0.5, -0.3]
+    )
+
+
+def test_rows_to_audit_with_and_rows_to_prove_on_are_disjoint(noisy: Made) -> None:
+    clean, test = split_held_out(noisy.run)
+    assert clean is not None and clean.refs is not None and test is not None and noisy.run.eval_corpus is not None
+    first, second = {str(clean.corpus[i].text) for i in range(len(clean.corpus))}, {str(row.text) for row in test}
+    assert not first & second and len(first) + len(second) == len(noisy.run.eval_corpus)
+
+
+def test_too_little_time_takes_word_counts_and_says_so(noisy: Made) -> None:
+    found = audit_mislabels(noisy.run, noisy.index, left=lambda: 0.05, show=False)
+    assert found.figures["out_of_sample"] == "words" and any("beyond the time" in note for note in found.notes)
+    with pytest.raises(UsageError, match="too short"):
+        audit_mislabels(noisy.run, noisy.index, left=lambda: 1e-6, show=False)
+
+
+def test_without_an_index_or_held_out_rows_the_rest_still_works(noisy: Made) -> None:
+    found = audit_mislabels(replace(noisy.run, eval_corpus=None), None, top=6, show=False)
+    assert len({suspect.row for suspect in found.suspects} & set(noisy.flipped)) >= 5
+    assert len(found.notes) == 2 and "opponents-rank" not in found.detectors
+
+
+def test_the_command_writes_a_plan_that_fix_takes(noisy: Made, tmp_path: Path) -> None:
+    out = tmp_path / "found"
+    told = headwater("audit", noisy.run.folder, "mislabels", "--out", out, "--json", "--top", 6).json
+    assert len(told["suspects"]) == 6 and told["figures"]["excess"]["rows"] == 120
+    for name in ("worklist.html", "worklist.csv", "worklist.json", "plan.jsonl"):
+        assert (out / name).stat().st_size
+    two = tmp_path / "two"
+    assert not headwater("fix", noisy.run.folder, out / "plan.jsonl", "--accept", "top:6", "--out", two).code
+    before, after = noisy.run.corpus, hw.Corpus.read(two / "fix" / "corpus.parquet", noisy.run.corpus.columns)
+    assert sum(after[row].label != before[row].label for row in range(len(after))) >= 5
+
+
+def test_mistakes_are_told_in_a_line(noisy: Made, tmp_path: Path) -> None:
+    run = noisy.run.folder
+    assert "give one of them" in headwater("audit", run, "mislabels", "--json", "--csv").error
+    assert "is not a time" in headwater("audit", run, "mislabels", "--budget", "soon").error
+    (tmp_path / "file").write_text("")
+    assert "is a file" in headwater("audit", run, "mislabels", "--out", tmp_path / "file").error
