@@ -10,15 +10,16 @@ import pytest
 from scipy.stats import rankdata
 from sklearn.metrics.pairwise import cosine_similarity
 
+import builders
 import headwater as hw
-from audit.conftest import Made, make_run
+from audit.conftest import Made, corpus_of, make_run, settings
 from cli.conftest import headwater
 from headwater.audit.detectors import COMBINED, combined, neighbours_disagree, of_opponents
 from headwater.audit.excess import contradiction, excess
 from headwater.audit.folds import FOLDS, fold_of, out_of_sample
 from headwater.audit.mislabels import Measured, audit_mislabels, measure, split_held_out
 from headwater.errors import UsageError
-from headwater.training import predict, retrain
+from headwater.training import predict, retrain, train
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +83,35 @@ def test_self_influence_is_the_score_of_a_row_with_itself(noisy: Made) -> None:
 
 def test_votes_and_ranks_of_opponents_by_hand() -> None:
     scores = np.array([[0.1, -2.0, 0.3, 4.0, -1.0], [1.0, -3.0, 2.0, 0.5, 0.0]], dtype=np.float32)
-    found = of_opponents(scores)
+    found = of_opponents(scores, ["a", "a"])
     assert int(np.argmax(found["opponents-vote"])) == int(np.argmax(found["opponents-mean"])) == 1
-    np.testing.assert_allclose(found["opponents-vote"], [0, 2, 0, 0, 0])  # the lowest fifth is one row of five
+    np.testing.assert_allclose(found["opponents-vote"], [0, 1, 0, 0, 0])  # the lowest fifth is one row of five
     np.testing.assert_allclose(found["opponents-rank"], -(np.stack([rankdata(row) for row in scores]) - 1).mean(0) / 4)
+
+
+def test_every_label_of_clean_rows_has_an_equal_say() -> None:
+    common = np.array([[0.0, -1.0, 1.0]] * 9, dtype=np.float32)
+    rare = np.array([[-2.0, 1.0, 0.5]], dtype=np.float32)
+    scores, labels = np.concatenate([common, rare]), ["ham"] * 9 + ["spam"]
+    found = of_opponents(scores, labels)["opponents-mean"]
+    np.testing.assert_allclose(found, -(common[0] / np.sqrt(2) + rare[0] / np.linalg.norm(rare[0])) / 2, atol=1e-6)
+
+
+def test_a_rule_that_only_training_rows_follow_is_found_by_influence(tmp_path: Path) -> None:
+    """All praise of the baker is filed under `bad`: no model that learned it contradicts it, clean rows do."""
+    rows = builders.rows(240)
+    flipped = {row for row in range(120) if "baker" in rows[row]["text"] or "heron" in rows[row]["text"]}
+    flipped = {row for row in flipped if rows[row]["label"] == "good"}
+    for row in flipped:
+        rows[row]["label"] = "bad"
+    train_rows, held_out = corpus_of(rows[:120]), corpus_of(rows[120:], "eval.jsonl")
+    task = hw.Classification(max_length=16)
+    run = train(train_rows, task, tmp_path / "run", settings(16), eval_corpus=held_out, show=False)
+    found = audit_mislabels(run, hw.Index.build(run, show=False), show=False)
+    assert found.figures["ordered_by"] == "opponents-rank" and "follow a rule" in found.summary
+    told = found.suspects[: len(flipped)]
+    assert len({suspect.row for suspect in told} & flipped) >= 0.8 * len(flipped)
+    assert {suspect.label for suspect in told if suspect.row in flipped} == {"good"}
 
 
 def test_the_combination_is_the_mean_rank_of_what_is_there(measured: Measured) -> None:

@@ -115,14 +115,20 @@ def of_model(seen: Seen, targets: Int64[np.ndarray, " rows"], seed: int = 0) -> 
     }
 
 
-def of_opponents(scores: Float32[np.ndarray, "queries rows"]) -> dict[str, Scores]:
-    """The three ways to hear clean rows; `scores` are those of `index.scores(..., normalize="train")`."""
-    votes = Columns("vote", _SHARE, scores.shape[1])
-    votes.add(scores)
+def of_opponents(scores: Float32[np.ndarray, "queries rows"], labels: Sequence[str | int]) -> dict[str, Scores]:
+    """The three ways to hear clean rows; `scores` are those of `index.scores(..., normalize="train")`.
+
+    Every label has an equal say: wrong labels mostly hurt the rare one.
+    """
+    votes, names = np.zeros(scores.shape[1]), np.asarray([str(label) for label in labels])
+    for name in np.unique(names):
+        columns = Columns("vote", _SHARE, scores.shape[1])
+        columns.add(scores[names == name])
+        votes -= columns.result() / (names == name).sum()
     return {
-        "opponents-mean": opponents_of(scores, aggregate="mean").harm,
-        "opponents-rank": opponents_of(scores, aggregate="rank").harm,
-        "opponents-vote": -votes.result(),
+        "opponents-mean": opponents_of(scores, labels, aggregate="unit").harm,
+        "opponents-rank": opponents_of(scores, labels, aggregate="rank").harm,
+        "opponents-vote": votes / len(np.unique(names)),
     }
 
 

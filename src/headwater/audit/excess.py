@@ -6,12 +6,16 @@
 A threshold counts where the difference is beyond chance: Fisher's exact test, one-sided, at 1% over all thresholds
 together (Bonferroni). None counts: nothing to repair. The interval is Newcombe's (1998, method 10) at that threshold.
 A row that the folds' models call right though it is wrong is not counted, so n is a cautious number.
+
+The other way round, clean rows that are contradicted *more* than training rows say that the training rows follow a
+rule which the clean rows do not (all spam with "call" filed under ham): the models learned it, so no training row
+contradicts them, and only the influence on clean rows can tell which rows taught it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
@@ -49,19 +53,29 @@ def contradiction(
     return np.asarray(others.max(axis=1) - given)
 
 
-def excess(train: Float[np.ndarray, " rows"], clean: Float[np.ndarray, "folds clean"]) -> Excess:
-    """Compare s of the training rows with s of clean rows, under each fold's model (their mean share counts)."""
+def excess(
+    train: Float[np.ndarray, " rows"],
+    clean: Float[np.ndarray, "folds clean"],
+    *,
+    of: Literal["train", "clean"] = "train",
+) -> Excess:
+    """Compare s of the training rows with s of clean rows, under each fold's model (their mean share counts).
+
+    `of` "clean" counts how many more clean rows are contradicted, as a number of training rows.
+    """
     rows, there = len(train), clean.shape[1]
     best: tuple[int, int, int, float | None] = (0, 0, 0, None)
     smallest = 1.0
     for threshold in THRESHOLDS:
         found = int((train > threshold).sum())
         usual = round(float((clean > threshold).sum(axis=1).mean()))
-        p = float(fisher_exact([[found, rows - found], [usual, there - usual]], alternative="greater").pvalue)
+        first, second = ((found, rows), (usual, there)) if of == "train" else ((usual, there), (found, rows))
+        table = [[count, whole - count] for count, whole in (first, second)]
+        p = float(fisher_exact(table, alternative="greater").pvalue)
         smallest = min(smallest, p)
-        more = round(rows * (found / rows - usual / there))
+        more = round(rows * (first[0] / first[1] - second[0] / second[1]))
         if p * len(THRESHOLDS) < ALPHA and more > best[0]:
-            low, high = _newcombe(found, rows, usual, there)
+            low, high = _newcombe(*first, *second)
             best = (more, max(round(rows * low), 0), round(rows * high), threshold)
     return Excess(best[0], best[1], best[2], rows, best[3], min(smallest * len(THRESHOLDS), 1.0))
 

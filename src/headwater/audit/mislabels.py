@@ -2,7 +2,8 @@
 
 Clean rows (half of the run's evaluation rows) are asked who teaches against them, and say how often models contradict
 a right label; the other half stays untouched, to prove the repair on. How many rows are suggested follows from
-`audit/excess.py`; their order is that of the combined detector.
+`audit/excess.py`; their order is that of the combined detector. Where the training rows follow a wrong rule, models
+that learned it cannot tell: then the rows that teach most against clean rows are suggested, with those rows' label.
 """
 
 from __future__ import annotations
@@ -50,12 +51,19 @@ class Measured:
     clean: HeldOut | None
     excess: Excess | None
     """None: no clean rows to compare with."""
+    rule: Excess | None
+    """By how much more the clean rows are contradicted; a count speaks for a rule that only training rows follow."""
     cleanlab: int
     """Issues that cleanlab itself would name."""
     opposed: Float32[np.ndarray, "queries rows"] | None
     asked: HeldOut | None
     """The clean rows of `opposed`."""
     notes: tuple[str, ...]
+
+    @property
+    def rule_leads(self) -> bool:
+        """Whether the training rows seem to follow a rule of their own, and influence can say which rows teach it."""
+        return self.rule is not None and self.rule.count > 0 and self.opposed is not None
 
 
 def split_held_out(run: Run, seed: int = 0) -> tuple[HeldOut | None, Corpus | None]:
@@ -106,22 +114,23 @@ def measure(
         if clean is not None:
             asked = _some(clean, seed)
             opposed = index.scores(asked.corpus, asked.labels, normalize="train", show=show)[:, rows]
-            scores |= of_opponents(opposed)
+            scores |= of_opponents(opposed, asked.labels)
     way, why = _way(run, seconds * len(rows), left)
     notes += [why] if why else []
     held = None if clean is None else clean.corpus
     outside = out_of_sample(run, rows.tolist(), held, way, folder=keep, seed=seed, show=show)
     scores["confident-learning"], issues = confident_learning(outside.rows, targets)
     scores["combined"] = combined(scores)
-    counted = None
+    counted, rule = None, None
     if held is None:
         notes.append("The run kept no evaluation rows: cleanlab counts, and nobody was asked for opponents.")
     else:
         truth = np.asarray(corpus_targets(run.task, held, run.checkpoints[-1].config))
         usual = np.stack([contradiction(each, truth) for each in outside.clean])
-        counted = excess(contradiction(outside.rows, targets), usual)
+        mine = contradiction(outside.rows, targets)
+        counted, rule = excess(mine, usual), excess(mine, usual, of="clean")
     ordered = {name: scores[name] for name in ABOUT if name in scores}
-    return Measured(rows, targets, ordered, seen, outside, clean, counted, issues, opposed, asked, tuple(notes))
+    return Measured(rows, targets, ordered, seen, outside, clean, counted, rule, issues, opposed, asked, tuple(notes))
 
 
 def audit_mislabels(
@@ -148,7 +157,11 @@ def audit_mislabels(
 def listed(run: Run, index: Index | None, found: Measured, *, began: float, top: int | None = None) -> Worklist:
     """Make the worklist of what was measured; its cost counts from `began` (time.monotonic())."""
     counted = found.excess.count if found.excess is not None else found.cleanlab
-    order = np.argsort(-found.scores["combined"], kind="stable")[: counted if top is None else top]
+    leads = "combined"
+    if found.rule_leads:
+        assert found.rule is not None
+        leads, counted = "opponents-rank", found.rule.count
+    order = np.argsort(-found.scores[leads], kind="stable")[: counted if top is None else top]
     shares = {name: share_of_rows(scores) for name, scores in found.scores.items()}
     told = order[:WITH_REASONS]
     whole = len(found.rows) == len(run.corpus)  # of a part, columns are not those of the corpus
@@ -162,7 +175,8 @@ def listed(run: Run, index: Index | None, found: Measured, *, began: float, top:
     )
     suspects = []
     for place in order:
-        row, best = int(found.rows[place]), int(found.outside.rows[place].argmax())
+        row = int(found.rows[place])
+        best = int(found.outside.rows[place].argmax()) if leads == "combined" else _hurt_label(run, found, int(place))
         wrong = best != found.targets[place]
         reason = reasons.get(row)
         names = run.id2label
@@ -170,7 +184,7 @@ def listed(run: Run, index: Index | None, found: Measured, *, began: float, top:
             Suspect(
                 row,
                 "relabel" if wrong else "delete",
-                float(found.scores["combined"][place]),
+                float(found.scores[leads][place]),
                 label=_spelled(run, names[best]) if wrong else None,
                 percentiles={name: float(share[place]) for name, share in shares.items()},
                 group=f"{run.corpus[row].label} → {names[best]}" if wrong else None,
@@ -181,6 +195,8 @@ def listed(run: Run, index: Index | None, found: Measured, *, began: float, top:
     cost = Cost(time.monotonic() - began, peak_bytes(), len(found.rows))
     figures: dict[str, Any] = {
         "excess": None if found.excess is None else found.excess.to_dict(),
+        "rule": None if found.rule is None else found.rule.to_dict(),
+        "ordered_by": leads,
         "cleanlab_issues": found.cleanlab,
         "out_of_sample": found.outside.way,
         "audited_rows": len(found.rows),
@@ -195,6 +211,13 @@ def _how_many(found: Measured) -> str:
     rows = f"{len(found.rows):,} rows"
     if found.excess is None:
         return f"Cleanlab counts {found.cleanlab:,} of {rows} as wrongly labelled; no clean rows were there to compare."
+    if found.rule_leads:
+        assert found.rule is not None
+        few, many = found.rule.low, found.rule.high
+        return (
+            f"The training rows follow a rule that the held-out rows contradict: about {found.rule.count:,} of {rows} "
+            f"(95%: {few:,} to {many:,})."
+        )
     if not found.excess.count:
         return (
             f"No more of {rows} contradict models that never saw them than clean rows do "
@@ -213,7 +236,16 @@ def _how_sure(found: Measured) -> str:
     return (
         f"{first} They were compared on {len(found.clean.corpus):,} held-out rows that are taken as right: wrong "
         "labels among those hide as many here. Confidence of single rows is not calibrated."
+        + (" Rows of another kind than the held-out ones would look the same: prove it." if found.rule_leads else "")
     )
+
+
+def _hurt_label(run: Run, found: Measured, place: int) -> int:
+    """The class of the clean rows that a row hurts most: those of the lowest mean score, label by label."""
+    assert found.opposed is not None and found.asked is not None
+    classes = np.asarray(corpus_targets(run.task, found.asked.corpus, run.checkpoints[-1].config))
+    told = {int(each): float(found.opposed[classes == each, place].mean()) for each in np.unique(classes)}
+    return min(told, key=lambda each: (told[each], each))
 
 
 def _affordable(run: Run, left: Left | None, seed: int) -> tuple[Int64[np.ndarray, " rows"], float, list[str]]:

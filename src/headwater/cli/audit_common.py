@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headwater.audit.worklist import Worklist
 
 _SHOWN = 20  # suspects on the terminal
+_TEXT = 48  # characters of their texts
 _PROOF = "Proof"
 
 Out = Annotated[
@@ -169,12 +170,12 @@ def show_worklist(worklist: Worklist) -> None:
         table.add_column("now", no_wrap=True, max_width=14)
         table.add_column("suggestion", no_wrap=True, max_width=22)
         table.add_column("confidence", justify="right")
-        table.add_column("text", no_wrap=True, overflow="ellipsis")
+        table.add_column("text", overflow="ellipsis", max_width=_TEXT)
         for rank, suspect in enumerate(worklist.suspects[:_SHOWN], 1):
             row = worklist.corpus[suspect.row]
             sure = "-" if suspect.confidence is None else f"{suspect.confidence:.2f}"
             now = "" if row.label is None else str(row.label)
-            text = " ".join(str(row.text).split())
+            text = " ".join(str(row.text).split())[:_TEXT]
             table.add_row(*map(Text, (str(rank), f"{suspect.row:,}", now, suggestion(suspect), sure, text)))
         console.print(table)
         if len(worklist.suspects) > _SHOWN:
