@@ -12,6 +12,7 @@ import headwater as hw
 from cli.conftest import TRAIN, headwater, write_rows
 from headwater.web.app import create_app
 from headwater.web.state import Workbench
+from language.texts import PAIR_COLUMNS, lm_tokenizer, pair_rows, run_of, tiny_lm
 
 TOKEN = "the-token-of-these-tests"
 BASE = "http://127.0.0.1:8765"
@@ -75,3 +76,16 @@ def stranger(workbench: Workbench) -> TestClient:
     """A client without the token. It takes what the server answers, a fault of the server's own included."""
     app = create_app(workbench, token=TOKEN)
     return TestClient(app, base_url=BASE, follow_redirects=False, raise_server_exceptions=False)
+
+
+@pytest.fixture(scope="session")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a tiny causal language model on prompts and completions, the last six of them held out; indexed."""
+    folder = tmp_path_factory.mktemp("spoken")
+    tokenizer, rows = lm_tokenizer(), pair_rows()
+    made = run_of(folder, [tiny_lm("llama")], tokenizer, rows, hw.CausalLM(max_length=32), PAIR_COLUMNS)
+    held = hw.Corpus.read(rows[-6:], PAIR_COLUMNS, name="held")
+    checkpoints = [(checkpoint.path, checkpoint.weight) for checkpoint in made.checkpoints]
+    run = hw.Run.create(folder / "run", checkpoints=checkpoints, corpus=made.corpus, task=made.task, eval_corpus=held)
+    hw.Index.build(run, show=False)
+    return run.folder

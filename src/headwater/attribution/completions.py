@@ -11,6 +11,7 @@ import torch
 
 from headwater.attribution.passes import Models
 from headwater.attribution.queries import Labels, Queries, Query
+from headwater.attribution.spans import Spans, completion_of, within
 from headwater.errors import UsageError
 from headwater.gradients import encoded_batches
 from headwater.runs import Columns, Corpus, Encoding, Example, Reply, Run, text_task
@@ -54,13 +55,20 @@ def read_prompts(queries: Queries, labels: Labels) -> tuple[Corpus, Labels]:
 
 
 def settle_completions(
-    runs: Sequence[Run], models: Sequence[Models], queries: Corpus, labels: Labels, most: int, *, judge: bool = True
+    runs: Sequence[Run],
+    models: Sequence[Models],
+    queries: Corpus,
+    labels: Labels,
+    most: int,
+    *,
+    judge: bool = True,
+    spans: Spans = None,
 ) -> tuple[list[Query], list[int]]:
     """Settle what each query explains: the completion given, or else the greedy one of the first run's last checkpoint.
 
-    An empty label means the whole text. Loss and probability are those of the last checkpoint (of several runs: their
-    mean); NaN, which saves a pass, without `judge`. Returns the queries and, for form's sake, a target for each. Raises
-    DataError, UsageError.
+    An empty label means the whole text. Of either, `spans` may name a part. Loss and probability are those of the last
+    checkpoint (of several runs: their mean); NaN, which saves a pass, without `judge`. Returns the queries and, for
+    form's sake, a target for each. Raises DataError, UsageError.
     """
     run = runs[0]
     language = text_task(run.task)
@@ -83,14 +91,19 @@ def settle_completions(
         for example, label, reply in zip(examples, given, replies, strict=True)
     ]
     encodings = _encoded(run, settled, replies)
+    parts = [None] * len(settled) if spans is None else list(spans)
+    for number, (example, span) in enumerate(zip(settled, parts, strict=True)):
+        if span is not None:
+            encodings[number] = within(encodings[number], run.task.shown(example), span, number)
     unknown = [math.nan] * len(encodings)
     losses, probabilities = _judged(runs, models, encodings) if judge else (unknown, unknown)
     made = []
-    for example, encoding, reply, loss, probability in zip(
-        settled, encodings, replies, losses, probabilities, strict=True
+    for example, encoding, reply, loss, probability, span in zip(
+        settled, encodings, replies, losses, probabilities, parts, strict=True
     ):
         shown = run.task.shown(example)
         label = str(shown.text if shown.label is None else shown.label)
+        label = label if span is None else completion_of(shown)[slice(*span)]
         predicted = label if reply else None
         made.append(Query(shown, encoding, label, reply is None, predicted, probability, loss))
     return made, targets

@@ -28,6 +28,7 @@ from headwater.attribution.members import Member, check_together, default_device
 from headwater.attribution.queries import Labels, Queries, query_blocks, read_queries, settle
 from headwater.attribution.question import AskedQuestion
 from headwater.attribution.self_influence import self_influence
+from headwater.attribution.spans import Spans, spans_of
 from headwater.attribution.top import Search, find_rows, score_all
 from headwater.attribution.where import Where
 from headwater.engines.work import EngineName
@@ -200,14 +201,15 @@ class Index:
         method: str = "tracin-we",
         out: str | Path | None = None,
         max_new_tokens: int = NEW_TOKENS,
+        spans: Spans = None,
         show: bool | None = None,
         **options: Any,
     ) -> Float32[np.ndarray, "queries rows"]:
         """Score every query with every training row: float32 [queries, N].
 
-        `labels` None: the labels that the last checkpoint predicts (see `query` for language models). `out` names a
-        .npy file to stream into; what is returned is then a map of it. Options are those of the method (see
-        `headwater methods`).
+        `labels` None: the labels that the last checkpoint predicts (see `query` for language models and for `spans`).
+        `out` names a .npy file to stream into; what is returned is then a map of it. Options are those of the method
+        (see `headwater methods`).
         """
         asked, labels = self._read(queries, labels)
         shape = (len(asked), len(self))
@@ -216,7 +218,8 @@ class Index:
             progress_bar("scores", len(asked), unit="queries", show=show) as advance,
         ):
             for start, block, block_labels in query_blocks(asked, labels, get_method(method), len(self)):
-                question, scorer = self._ask(block, block_labels, method, options, max_new_tokens)
+                these = spans_of(spans, len(asked), start, len(block))
+                question, scorer = self._ask(block, block_labels, method, options, max_new_tokens, spans=these)
                 matrix[start : start + len(block)] = score_all(question, scorer)
                 advance(len(block))
         return matrix if out is None else np.load(out, mmap_mode="r")
@@ -231,6 +234,7 @@ class Index:
         method: str = "tracin-we",
         search: Search = "auto",
         max_new_tokens: int = NEW_TOKENS,
+        spans: Spans = None,
         show: bool | None = None,
         **options: Any,
     ) -> Attributions:
@@ -244,7 +248,8 @@ class Index:
 
         Of a language model a query is a prompt, and its label a completion: `queries` may be [(prompt, completion)]
         too, or conversations. Without labels the model's own greedy continuation, at most `max_new_tokens` tokens,
-        is explained; an empty label explains a whole text, as plain texts are trained on.
+        is explained; an empty label explains a whole text, as plain texts are trained on. `spans` names of each query
+        the characters (from, to) of its completion that are explained, given all before them (None: all).
         """
         if k < 1:
             raise UsageError(f"k must be at least 1; it is {k}.")
@@ -253,8 +258,9 @@ class Index:
         allowed = chosen.mask(self.corpus)
         found: list[Attribution] = []
         with progress_bar("explain", len(asked), unit="queries", show=show) as advance:
-            for _, block, block_labels in query_blocks(asked, labels, get_method(method), len(self)):
-                question, scorer = self._ask(block, block_labels, method, options, max_new_tokens, judge=True)
+            for start, block, block_labels in query_blocks(asked, labels, get_method(method), len(self)):
+                these = spans_of(spans, len(asked), start, len(block))
+                question, scorer = self._ask(block, block_labels, method, options, max_new_tokens, True, these)
                 find = partial(find_rows, search=search) if self._finder is None else self._finder
                 for number, rows in enumerate(find(question, scorer, k, chosen, allowed)):
                     found.append(answer(question, scorer, number, rows, k))
@@ -334,26 +340,34 @@ class Index:
         method: str,
         options: Mapping[str, Any],
         max_new_tokens: int,
-        *,
         judge: bool = False,
+        spans: Spans = None,
     ) -> tuple[AskedQuestion, Scorer]:
         """Make a block of queries ready to be scored; `judge` predicts them too, for answers that show it."""
         chosen = get_method(method)
         made = self._options(chosen, options)
-        question = self._question(queries, labels, chosen, max_new_tokens, judge=judge)
+        question = self._question(queries, labels, chosen, max_new_tokens, judge, spans)
         return question, prepared(question, made)
 
     def _question(
-        self, queries: Corpus, labels: Labels, method: Method, max_new_tokens: int, *, judge: bool = False
+        self,
+        queries: Corpus,
+        labels: Labels,
+        method: Method,
+        max_new_tokens: int,
+        judge: bool = False,
+        spans: Spans = None,
     ) -> AskedQuestion:
         runs, models = [member.run for member in self._members], [member.models for member in self._members]
         classes = text_task(self.run.task) is None
         if method.classes and not classes:
             raise UsageError(f"{method.name} needs classes; the task of {self.run.folder} is {self.run.task.kind}.")
+        if spans is not None and classes:
+            raise UsageError("spans are parts of completions, which only language models have.")
         asked, targets = (
             settle(runs, models, queries, labels, judge=judge)
             if classes
-            else settle_completions(runs, models, queries, labels, max_new_tokens, judge=judge)
+            else settle_completions(runs, models, queries, labels, max_new_tokens, judge=judge, spans=spans)
         )
         return AskedQuestion(self._members, asked, targets, method)
 

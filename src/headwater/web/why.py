@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from starlette.exceptions import HTTPException
 
 from headwater.attribution.attributions import Attributions
@@ -40,12 +40,22 @@ class Asked(BaseModel):
     explain: Literal["said", "label"] | None = None
     """Of a row: what the model says, or the label it should have said. If not given: of classes what it says, of a
     language model the row's own completion."""
+    start: Row | None = None
+    """Of a language model: explain its completion from this character on (from 0)..."""
+    end: Row | None = None
+    """... up to this one."""
     method: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=2)] = []
     """By which methods, at most two side by side; if not given, the first that the index can answer by."""
     k: Annotated[int, Field(ge=1, le=100)] = 10
     """Rows a list."""
     marked: Annotated[list[Row], Field(max_length=1000)] = []
     """Training rows that are marked for removal."""
+
+    @model_validator(mode="after")
+    def _whole_span(self) -> Asked:
+        if (self.start is None) != (self.end is None):
+            raise ValueError("start and end go together")
+        return self
 
     @property
     def asks(self) -> bool:
@@ -146,6 +156,7 @@ def _ask(bench: Workbench, asked: Asked, method: str, *, scored: bool = False) -
         own = "said" if text_task(bench.index.run.task) is None else "label"
         label = held.label if (asked.explain or own) == "label" else None
     labels = None if label is None else [label]
+    spans = None if asked.start is None or asked.end is None else [(asked.start, asked.end)]
     if scored:
-        return bench.index.scores(queries, labels, method=method, show=False)[0]
-    return bench.index.query(queries, labels, asked.k, method=method, show=False)
+        return bench.index.scores(queries, labels, method=method, spans=spans, show=False)[0]
+    return bench.index.query(queries, labels, asked.k, method=method, spans=spans, show=False)

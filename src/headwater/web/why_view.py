@@ -60,6 +60,8 @@ class Why:
     text_pair: str | None
     labels: tuple[str, ...]
     language: bool
+    completion: str | None
+    """Of a causal language model: what may be explained in part."""
     pairs: bool
     replaced: bool
     """Whether the text holds U+FFFD, which stands for what no text can hold."""
@@ -89,6 +91,7 @@ def why_view(
         text_pair=None if pair is None else str(pair),
         labels=() if language else tuple(map(str, run.label2id)),
         language=language,
+        completion=(text if pair is None else str(pair)) if answers and run.task.kind == "causal-lm" else None,
         pairs=pairs,
         replaced="\ufffd" in text + str(pair or "") + (asked.label or ""),
     )
@@ -116,12 +119,22 @@ def _explains(
 ) -> tuple[Choice, ...]:
     """Return what may be explained: what the model says, the true label, of a typed text any label."""
     said = None if query.get("predicted") is None else str(query["predicted"])
+    if asked.start is not None:
+        part = Choice("this part", str(query["label"]), asked.url(), True)
+        return (part, Choice("all of it", None, asked.url(start=None, end=None), False))
     if held is not None:
         own = asked.explain or ("label" if language else "said")
-        found = [Choice("what it says", said if not language else None, asked.url(explain="said"), own == "said")]
+        found = [
+            Choice(
+                "what it says",
+                said if not language else None,
+                asked.url(explain="said", start=None, end=None),
+                own == "said",
+            )
+        ]
         if held.label is not None:
             name, value = ("the row's own completion", None) if language else ("the true label", str(held.label))
-            found.append(Choice(name, value, asked.url(explain="label"), own == "label"))
+            found.append(Choice(name, value, asked.url(explain="label", start=None, end=None), own == "label"))
         return tuple(found)
     found = [Choice("what it says", None, asked.url(label=None), not asked.label)]
     if not language and len(labels) <= _MANY:
@@ -133,7 +146,6 @@ def _place(asked: Asked, ranks: Sequence[int], language: bool) -> Place | None:
     if asked.row is None or asked.row not in ranks:
         return None
     at = list(ranks).index(asked.row)
-    before, after = (
-        asked.url(row=ranks[there]) if 0 <= there < len(ranks) else None for there in (at - 1, at + 1)
-    )  # fmt: skip
+    near = [ranks[there] if 0 <= there < len(ranks) else None for there in (at - 1, at + 1)]
+    before, after = (None if row is None else asked.url(row=row, start=None, end=None) for row in near)
     return Place(at + 1, len(ranks), "by loss" if language else "wrong", before, after)

@@ -59,6 +59,25 @@ addEventListener("pageshow", () => {
   tell("");
 });
 
+// A part of a completion: the selection, counted in characters of the text as it is (a text field has no CR).
+const completion = document.querySelector("#completion");
+if (completion) {
+  const text = completion.dataset.text;
+  const shown = text.replace(/\r\n?/g, "\n");
+  const counted = (to) => {
+    let at = 0;
+    for (let seen = 0; seen < to; seen += 1) at += text.startsWith("\r\n", at) ? 2 : 1;
+    return [...text.slice(0, at)].length;
+  };
+  const take = () => {
+    const { selectionStart: from, selectionEnd: to, form } = completion;
+    if (from === to || to > shown.length) return;
+    form.elements.start.value = counted(from);
+    form.elements.end.value = counted(to);
+  };
+  for (const kind of ["select", "pointerup", "keyup"]) completion.addEventListener(kind, take);
+}
+
 // Marks: in the address, so that they can be shared and outlive the next question.
 const tray = document.querySelector(".tray");
 const rowOf = (card) => Number(card.id.match(/^q\d+[ta](\d+)$/)[1]);

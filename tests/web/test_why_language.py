@@ -1,0 +1,70 @@
+"""The pages over a language model: texts by loss, completions in whole and in part."""
+
+import re
+from collections.abc import Callable
+from html import unescape
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+import headwater as hw
+
+
+@pytest.fixture
+def talking(spoken: Path, client_of: Callable[[Path], TestClient]) -> TestClient:
+    return client_of(spoken)
+
+
+def test_texts_are_listed_by_loss_a_token(talking: TestClient) -> None:
+    told = talking.get("/api/predictions").json()
+    losses = [row["loss"] for row in told["rows"]]
+    assert len(losses) == 6 and losses == sorted(losses, reverse=True)
+    assert {row["said"] for row in told["rows"]} == {None}
+    page = talking.get("/predictions").text
+    assert "perplexity" in page and "<table class=confusion" not in page
+
+
+def test_a_row_explains_its_own_completion_unless_the_model_s_is_asked_for(talking: TestClient, spoken: Path) -> None:
+    run = hw.Run.open(spoken)
+    assert run.eval_corpus is not None
+    own = talking.get("/api/why?row=2").json()["queries"][0]
+    assert own["label"] == run.eval_corpus[2].label and own["label_source"] == "given"
+    said = talking.get("/api/why?row=2&explain=said").json()["queries"][0]
+    assert said["label_source"] == "predicted"
+    page = talking.get("/why?row=2").text
+    assert "3 of 6" in page or re.search(r"<span>\d of 6 by loss</span>", page)
+
+
+def test_a_part_of_the_completion_is_explained_as_the_index_explains_it(talking: TestClient, spoken: Path) -> None:
+    index = hw.Index.open(spoken / "index")
+    assert index.run.eval_corpus is not None
+    row = index.run.eval_corpus.take([1])
+    completion = str(row[0].label)
+    truth = index.query(row, [completion], 4, spans=[(1, 5)], show=False)[0]
+    page = talking.get("/why?row=1&start=1&end=5&k=4").text
+    shown = [int(row) for row in re.findall(r"id=q1[ta](\d+)", page)]
+    assert shown == [part.example.row for side in (truth.proponents, truth.opponents) for part in side]
+    assert unescape(re.findall(r'data-text="([^"]*)"', page)[0]) == completion
+    scores = talking.get("/api/why/removal?row=1&start=1&end=5&marked=0").json()["scores"]
+    assert scores == pytest.approx([float(index.scores(row, [completion], spans=[(1, 5)], show=False)[0, 0])])
+
+
+@pytest.mark.parametrize("query", ["row=1&start=3", "row=1&end=3", "row=1&start=5&end=5", "row=1&start=0&end=9999"])
+def test_a_part_that_is_none_is_refused(talking: TestClient, query: str) -> None:
+    assert talking.get(f"/api/why?{query}").status_code == 422
+
+
+def test_classes_have_no_parts(client: TestClient) -> None:
+    answer = client.get("/api/why?row=0&start=0&end=3")
+    assert answer.status_code == 422 and "language models" in answer.json()["error"]
+    assert "part of the completion" not in client.get("/why?row=0").text
+
+
+def test_a_typed_prompt_is_answered_and_a_typed_completion_explained(talking: TestClient) -> None:
+    own = talking.get("/api/why", params={"text": "the heron loves"}).json()["queries"][0]
+    assert own["label_source"] == "predicted"
+    given = talking.get("/api/why", params={"text": "the heron loves", "label": " warm bread ."}).json()["queries"][0]
+    assert given["label"] == " warm bread ."
+    page = talking.get("/why", params={"text": "the heron loves", "label": " warm bread .", "k": 3}).text
+    assert "Completion to explain" in page
