@@ -11,10 +11,12 @@ from headwater.attribution.index import Index
 from headwater.attribution.view import View, view
 from headwater.methods import Method, get_method
 from headwater.runs import Example, text_task
+from headwater.web.look import PLACES
 
 if TYPE_CHECKING:
     from headwater.web.why import Asked
 
+ROWS_AT = "/corpus/" if any(place.path == "/corpus" for place in PLACES) else ""  # where a training row's page is
 _MANY = 30  # labels that are still offered as links
 
 
@@ -100,7 +102,7 @@ def why_view(
 def _answered(index: Index, asked: Asked, answer: Mapping[str, Any], number: int) -> Answered:
     shown = view(answer, k=asked.k)
     queries = tuple(replace(query, number=number) for query in shown.queries)
-    shown = replace(shown, queries=queries, heading=shown.method, rows_at="/corpus/")
+    shown = replace(shown, queries=queries, heading=shown.method, rows_at=ROWS_AT)
     return Answered(shown, get_method(shown.method), _command(index, asked, answer))
 
 

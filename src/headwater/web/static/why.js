@@ -115,7 +115,8 @@ function show() {
   for (const row of marked) place.searchParams.append("marked", row);
   history.replaceState(null, "", place);
   tray.hidden = !marked.size && !undone.length;
-  const links = [...marked].map((row) => make("a", { href: `/corpus/${row}` }, `row ${row.toLocaleString("en")}`));
+  const at = tray.dataset.rows;
+  const links = [...marked].map((row) => make(at ? "a" : "span", { href: at ? at + row : null }, `row ${row.toLocaleString("en")}`));
   tray.querySelector(".rows").replaceChildren(`${marked.size} marked`, ...links);
   tray.querySelector(".undo").disabled = !undone.length;
   tray.querySelector(".clear").disabled = !marked.size;
