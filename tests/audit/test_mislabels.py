@@ -29,7 +29,7 @@ def measured(noisy: Made) -> Measured:
 
 
 def test_planted_flips_lead_the_list_with_their_right_label_and_reasons(noisy: Made) -> None:
-    found = audit_mislabels(noisy.run, noisy.index, top=len(noisy.flipped), show=False)
+    found, _ = audit_mislabels(noisy.run, noisy.index, top=len(noisy.flipped), show=False)
     listed = [suspect.row for suspect in found.suspects]
     assert len(set(listed) & set(noisy.flipped)) >= 5
     truth = {row: "bad" if noisy.run.corpus[row].label == "good" else "good" for row in noisy.flipped}
@@ -41,14 +41,14 @@ def test_planted_flips_lead_the_list_with_their_right_label_and_reasons(noisy: M
 
 
 def test_clean_data_has_nothing_to_repair(sound: Made) -> None:
-    found = audit_mislabels(sound.run, sound.index, show=False)
+    found, _ = audit_mislabels(sound.run, sound.index, show=False)
     assert found.suspects == () and found.summary.startswith("Nothing to repair")
 
 
 def test_as_many_are_suggested_as_contradict_more_than_clean_rows_do(tmp_path: Path) -> None:
     flipped = tuple(range(5, 120, 6))
     run = make_run(tmp_path / "run", flipped, epochs=16)
-    found = audit_mislabels(run, None, show=False)
+    found, _ = audit_mislabels(run, None, show=False)
     counted = found.figures["excess"]
     assert counted["low"] <= len(flipped) <= counted["high"] and len(found.suspects) == counted["count"] > 0
     assert len({suspect.row for suspect in found.suspects} & set(flipped)) >= 0.8 * len(flipped)
@@ -107,7 +107,7 @@ def test_a_rule_that_only_training_rows_follow_is_found_by_influence(tmp_path: P
     train_rows, held_out = corpus_of(rows[:120]), corpus_of(rows[120:], "eval.jsonl")
     task = hw.Classification(max_length=16)
     run = train(train_rows, task, tmp_path / "run", settings(16), eval_corpus=held_out, show=False)
-    found = audit_mislabels(run, hw.Index.build(run, show=False), show=False)
+    found, _ = audit_mislabels(run, hw.Index.build(run, show=False), show=False)
     assert found.figures["ordered_by"] == "opponents-rank" and "follow a rule" in found.summary
     told = found.suspects[: len(flipped)]
     assert len({suspect.row for suspect in told} & flipped) >= 0.8 * len(flipped)
@@ -175,14 +175,14 @@ def test_rows_to_audit_with_and_rows_to_prove_on_are_disjoint(noisy: Made) -> No
 
 
 def test_too_little_time_takes_word_counts_and_says_so(noisy: Made) -> None:
-    found = audit_mislabels(noisy.run, noisy.index, left=lambda: 0.05, show=False)
+    found, _ = audit_mislabels(noisy.run, noisy.index, left=lambda: 0.05, show=False)
     assert found.figures["out_of_sample"] == "words" and any("beyond the time" in note for note in found.notes)
     with pytest.raises(UsageError, match="too short"):
         audit_mislabels(noisy.run, noisy.index, left=lambda: 1e-6, show=False)
 
 
 def test_without_an_index_or_held_out_rows_the_rest_still_works(noisy: Made) -> None:
-    found = audit_mislabels(replace(noisy.run, eval_corpus=None), None, top=6, show=False)
+    found, _ = audit_mislabels(replace(noisy.run, eval_corpus=None), None, top=6, show=False)
     assert len({suspect.row for suspect in found.suspects} & set(noisy.flipped)) >= 5
     assert len(found.notes) == 2 and "opponents-rank" not in found.detectors
 

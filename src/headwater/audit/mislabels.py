@@ -8,6 +8,7 @@ that learned it cannot tell: then the rows that teach most against clean rows ar
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from headwater.attribution.index import Index
+from headwater.audit.calibration import Calibrated, calibrate
 from headwater.audit.detectors import ABOUT, Seen, combined, confident_learning, look, of_model, of_opponents
 from headwater.audit.evidence import HeldOut, evidence_of
 from headwater.audit.excess import Excess, contradiction, excess
@@ -27,6 +29,7 @@ from headwater.errors import DataError, UsageError
 from headwater.runs.corpus import Corpus
 from headwater.runs.run import Run
 from headwater.runs.task import corpus_targets, text_task
+from headwater.training import retrain
 
 WHAT = "mislabels"
 QUERIES = 200  # clean rows that are asked for their opponents
@@ -59,6 +62,11 @@ class Measured:
     asked: HeldOut | None
     """The clean rows of `opposed`."""
     notes: tuple[str, ...]
+
+    @property
+    def leads(self) -> str:
+        """The detector that puts the suspects in order."""
+        return "opponents-rank" if self.rule_leads else "combined"
 
     @property
     def rule_leads(self) -> bool:
@@ -140,10 +148,17 @@ def audit_mislabels(
     left: Left | None = None,
     top: int | None = None,
     keep: Path | None = None,
+    reviewed: Mapping[int, bool] | None = None,
+    plant: float | None = None,
     seed: int = 0,
     show: bool | None = None,
-) -> Worklist:
-    """Find rows with a wrong label. `top` suggests so many, whatever was counted. Raises as `measure` does."""
+) -> tuple[Worklist, Calibrated | None]:
+    """Find rows with a wrong label. `top` suggests so many, whatever was counted.
+
+    Confidence is calibrated on `reviewed` rows (whether each is wrong), or on a share `plant` of labels flipped in a
+    copy under `keep`; the second takes as long again, and is left out where the time is over. Raises as `measure`
+    and `calibrate` do.
+    """
     if index is not None:
         run = replace(run, corpus=index.corpus) if index.corpus is not run.corpus else run
     if len(run.corpus) < 2 * FOLDS:
@@ -151,16 +166,73 @@ def audit_mislabels(
     began = time.monotonic()
     clean, _ = split_held_out(run, seed)
     found = measure(run, index, clean, left=left, keep=keep, seed=seed, show=show)
-    return listed(run, index, found, began=began, top=top)
+    calibrated, notes = None, []
+    if reviewed is not None:
+        calibrated = by_reviewed(found, reviewed)
+    elif plant is not None and left is not None and _SAFETY * (time.monotonic() - began) > left():
+        notes.append("The time did not suffice for --plant, so nothing is calibrated. Give more --budget.")
+    elif plant is not None:
+        assert keep is not None
+        calibrated = by_planted(run, index, found, plant, keep / "planted", left=left, seed=seed, show=show)
+    return listed(run, index, found, began=began, top=top, calibrated=calibrated, notes=tuple(notes)), calibrated
 
 
-def listed(run: Run, index: Index | None, found: Measured, *, began: float, top: int | None = None) -> Worklist:
+def by_reviewed(found: Measured, reviewed: Mapping[int, bool]) -> Calibrated:
+    """Calibrate on reviewed rows, as far as they were audited. Raises DataError where they are too few."""
+    place = {int(row): number for number, row in enumerate(found.rows)}
+    known = [(place[row], wrong) for row, wrong in sorted(reviewed.items()) if row in place]
+    places, wrong = [number for number, _ in known], np.asarray([each for _, each in known], dtype=bool)
+    return calibrate("reviewed", found.scores[found.leads][places], wrong)
+
+
+def by_planted(
+    run: Run,
+    index: Index | None,
+    found: Measured,
+    share: float,
+    folder: Path,
+    *,
+    left: Left | None = None,
+    seed: int = 0,
+    show: bool | None = None,
+) -> Calibrated:
+    """Flip a share of the labels of a copy, train, index and measure it in `folder`, and calibrate on the flips.
+
+    Raises DataError where they are too few, RunError where the run cannot be trained again.
+    """
+    generator = np.random.default_rng(seed)
+    labels = [str(label) for label in run.corpus.label_names()]
+    if len(labels) < 2:
+        raise DataError(f"{run.corpus.name}: with one label there is nothing to flip to.")
+    rows = np.sort(generator.choice(len(run.corpus), max(round(share * len(run.corpus)), 1), replace=False))
+    flips = {}
+    for row in rows.tolist():
+        others = [label for label in run.corpus.label_names() if label != run.corpus[row].label]
+        flips[row] = others[int(generator.integers(len(others)))]
+    shutil.rmtree(folder, ignore_errors=True)
+    copy = retrain(run, corpus=run.corpus.with_labels(flips), out=folder, title="training the planted copy", show=show)
+    indexed = None if index is None else Index.build(copy, show=show)
+    clean = found.clean
+    again = measure(copy, indexed, clean, left=left, seed=seed, show=show)
+    return calibrate("planted", again.scores[found.leads], np.isin(again.rows, rows))
+
+
+def listed(
+    run: Run,
+    index: Index | None,
+    found: Measured,
+    *,
+    began: float,
+    top: int | None = None,
+    calibrated: Calibrated | None = None,
+    notes: tuple[str, ...] = (),
+) -> Worklist:
     """Make the worklist of what was measured; its cost counts from `began` (time.monotonic())."""
     counted = found.excess.count if found.excess is not None else found.cleanlab
-    leads = "combined"
+    leads = found.leads
     if found.rule_leads:
         assert found.rule is not None
-        leads, counted = "opponents-rank", found.rule.count
+        counted = found.rule.count
     order = np.argsort(-found.scores[leads], kind="stable")[: counted if top is None else top]
     shares = {name: share_of_rows(scores) for name, scores in found.scores.items()}
     told = order[:WITH_REASONS]
@@ -179,6 +251,7 @@ def listed(run: Run, index: Index | None, found: Measured, *, began: float, top:
         best = int(found.outside.rows[place].argmax()) if leads == "combined" else _hurt_label(run, found, int(place))
         wrong = best != found.targets[place]
         reason = reasons.get(row)
+        sure = (None, None) if calibrated is None else calibrated.confidence(float(found.scores[leads][place]))
         names = run.id2label
         suspects.append(
             Suspect(
@@ -190,6 +263,8 @@ def listed(run: Run, index: Index | None, found: Measured, *, began: float, top:
                 group=f"{run.corpus[row].label} → {names[best]}" if wrong else None,
                 words=() if reason is None else reason.words,
                 evidence=() if reason is None else reason.evidence,
+                confidence=sure[0],
+                calibration=sure[1],
             )
         )
     cost = Cost(time.monotonic() - began, peak_bytes(), len(found.rows))
@@ -197,14 +272,17 @@ def listed(run: Run, index: Index | None, found: Measured, *, began: float, top:
         "excess": None if found.excess is None else found.excess.to_dict(),
         "rule": None if found.rule is None else found.rule.to_dict(),
         "ordered_by": leads,
+        "calibration": None if calibrated is None else calibrated.to_dict(),
         "cleanlab_issues": found.cleanlab,
         "out_of_sample": found.outside.way,
         "audited_rows": len(found.rows),
     }
     about = {name: ABOUT[name] for name in found.scores}
-    return Worklist(
-        WHAT, run.corpus, tuple(suspects), _how_many(found), _how_sure(found), cost, about, found.notes, figures
+    how_sure = _how_sure(
+        found, "Confidence of single rows is not calibrated." if calibrated is None else calibrated.sentence
     )
+    told_notes = (*found.notes, *notes)
+    return Worklist(WHAT, run.corpus, tuple(suspects), _how_many(found), how_sure, cost, about, told_notes, figures)
 
 
 def _how_many(found: Measured) -> str:
@@ -227,15 +305,15 @@ def _how_many(found: Measured) -> str:
     return f"About {found.excess.count:,} of {rows} carry a wrong label (95%: {few:,} to {many:,})."
 
 
-def _how_sure(found: Measured) -> str:
+def _how_sure(found: Measured, calibration: str) -> str:
     way = "the run's own recipe" if found.outside.way == "recipe" else "word counts and a logistic regression"
     first = f"Models that never saw a row come from {FOLDS} folds by {way}."
     if found.excess is None:
-        return first
+        return f"{first} {calibration}"
     assert found.clean is not None
     return (
         f"{first} They were compared on {len(found.clean.corpus):,} held-out rows that are taken as right: wrong "
-        "labels among those hide as many here. Confidence of single rows is not calibrated."
+        f"labels among those hide as many here. {calibration}"
         + (" Rows of another kind than the held-out ones would look the same: prove it." if found.rule_leads else "")
     )
 
