@@ -73,6 +73,7 @@ def one(name: str, rows: list[dict[str, Any]], wrong: np.ndarray, held: list[dic
     clean, _ = split_held_out(run)
     found = measure(run, index, clean, show=False)
     worklist = listed(run, index, found, began=began)
+    np.savez(folder / "scores.npz", wrong=wrong, **found.scores)
     print(f"\n### {name}: {len(rows):,} rows, {int(wrong.sum()):,} wrong ({wrong.mean():.1%}); "
           f"{len(held):,} held out, half of them to audit with")  # fmt: skip
     print(f"{worklist.summary}  cleanlab: {found.cleanlab:,}.  {worklist.cost.seconds:.0f} s, "

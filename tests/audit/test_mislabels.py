@@ -15,7 +15,7 @@ import headwater as hw
 from audit.conftest import Made, corpus_of, make_run, settings
 from cli.conftest import headwater
 from headwater.audit.detectors import COMBINED, combined, neighbours_disagree, of_opponents
-from headwater.audit.excess import contradiction, excess
+from headwater.audit.excess import contradiction, excess, if_wrong
 from headwater.audit.folds import FOLDS, fold_of, out_of_sample
 from headwater.audit.mislabels import Measured, audit_mislabels, measure, split_held_out
 from headwater.errors import UsageError
@@ -151,14 +151,37 @@ def test_finished_folds_are_kept(noisy: Made, tmp_path: Path) -> None:
     assert (again.rows != first.rows).any()  # it was read, not computed
 
 
-def test_excess_counts_what_is_beyond_clean_rows_and_nothing_by_chance() -> None:
+def test_wrong_labels_are_counted_also_those_that_no_model_contradicts() -> None:
+    """A weak model: a share q of right labels is contradicted, and as large a share of wrong ones is not."""
     generator = np.random.default_rng(0)
-    clean = np.tile(generator.uniform(-1, 0.2, 400), (5, 1))
-    train = np.concatenate([generator.uniform(-1, 0.2, 900), np.full(100, 0.9)])
-    found = excess(train, clean)
-    assert found.low <= 100 <= found.high and abs(found.count - 100) <= 30 and found.p < 0.01
-    nothing = excess(generator.uniform(-1, 0.2, 1000), clean)
-    assert (nothing.count, nothing.threshold) == (0, None) and nothing.p > 0.01
+
+    def judged(count: int, share_wrong: float) -> tuple[np.ndarray, np.ndarray]:
+        truth = generator.integers(0, 2, count)
+        sure = np.clip(generator.normal(0.65, 0.2, count), 0.01, 0.99)
+        probabilities = np.where(truth[:, None] == np.arange(2), sure[:, None], 1 - sure[:, None])
+        return probabilities, np.where(generator.uniform(size=count) < share_wrong, 1 - truth, truth)
+
+    clean = judged(500, 0)
+    right, wrong = contradiction(*clean), if_wrong(*clean)
+    found = excess(contradiction(*judged(5000, 0.2)), right, wrong)
+    assert found.low <= 1000 <= found.high and abs(found.count - 1000) < 300 and found.p < 0.01
+    nothing = excess(contradiction(*judged(5000, 0)), right, wrong)
+    assert nothing.count == 0 and nothing.p > 0.01
+    assert excess(contradiction(*judged(5000, 0.2)), right, wrong, of="clean").count == 0
+
+
+def test_clean_data_is_called_clean_in_99_of_100_draws() -> None:
+    generator = np.random.default_rng(1)
+    alarms = 0
+    for _ in range(300):
+        train, right = generator.beta(2, 5, 400), generator.beta(2, 5, 200)
+        alarms += excess(train, right, right + 0.4).count > 0
+    assert alarms <= 9  # 3 are expected; more than 9 in 1 of 1,000 such tests
+
+
+def test_what_a_row_would_be_with_another_label() -> None:
+    probabilities = np.array([[0.7, 0.2, 0.1]])
+    np.testing.assert_allclose(if_wrong(probabilities, np.array([0])), [((0.7 - 0.2) + (0.7 - 0.1)) / 2])
 
 
 def test_contradiction_is_how_far_another_label_is_ahead() -> None:

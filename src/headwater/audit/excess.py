@@ -1,15 +1,16 @@
-"""How many labels are wrong: how many more training rows than clean rows contradict models that never saw either.
+"""How many labels are wrong: training rows beside clean rows, both judged by models that never saw them.
 
-    s(x) = largest p of another label - p of the given label            -1 (sure it is right) to 1 (sure it is wrong)
-    n    = max over thresholds t of N * (share of training rows with s > t - share of clean rows with s > t)
+    s(x, y) = largest p of another label - p of y               -1 (sure y is right) to 1 (sure y is wrong)
+    mean of s over training rows = (1 - e) * right + e * wrong,      e = (train - right) / (wrong - right)
 
-A threshold counts where the difference is beyond chance: Fisher's exact test, one-sided, at 1% over all thresholds
-together (Bonferroni). None counts: nothing to repair. The interval is Newcombe's (1998, method 10) at that threshold.
-A row that the folds' models call right though it is wrong is not counted, so n is a cautious number.
+`right` is the mean over clean rows with their own labels, `wrong` over the same rows with every other label: what s is
+where a label is drawn at random among the others. e is the share of wrong labels, n = e * N; its interval is that of
+Welch's t. Nothing is said (n = 0) unless the difference is beyond chance: one-sided, at 1%.
 
 The other way round, clean rows that are contradicted *more* than training rows say that the training rows follow a
 rule which the clean rows do not (all spam with "call" filed under ham): the models learned it, so no training row
-contradicts them, and only the influence on clean rows can tell which rows taught it.
+contradicts them, and only the influence on clean rows can tell which rows taught it. Texts that occur twice in training
+make training rows easier, too, so this is said at 0.1% only.
 """
 
 from __future__ import annotations
@@ -19,23 +20,21 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
-from scipy.stats import binomtest, fisher_exact
+from scipy.stats import ttest_ind
 
-THRESHOLDS = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95)
-ALPHA = 0.01
+ALPHA = {"train": 0.01, "clean": 0.001}
 
 
 @dataclass(frozen=True)
 class Excess:
-    """About `count` of `rows` rows carry a wrong label, 95% `low` to `high`; 0 where nothing is beyond chance."""
+    """About `count` of `rows` training rows, 95% `low` to `high`; 0 where nothing is beyond chance."""
 
     count: int
     low: int
     high: int
     rows: int
-    threshold: float | None
     p: float
-    """The smallest p-value times the number of thresholds."""
+    """Of Welch's one-sided t-test."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -53,36 +52,38 @@ def contradiction(
     return np.asarray(others.max(axis=1) - given)
 
 
+def if_wrong(
+    probabilities: Float[np.ndarray, "rows classes"], targets: Int[np.ndarray, " rows"]
+) -> Float64[np.ndarray, " rows"]:
+    """Mean s of each row over all labels but its own."""
+    classes = probabilities.shape[1]
+    every = np.stack([contradiction(probabilities, np.full(len(targets), label)) for label in range(classes)], axis=1)
+    every[np.arange(len(targets)), targets] = 0
+    return np.asarray(every.sum(axis=1) / (classes - 1))
+
+
 def excess(
     train: Float[np.ndarray, " rows"],
-    clean: Float[np.ndarray, "folds clean"],
+    right: Float[np.ndarray, " clean"],
+    wrong: Float[np.ndarray, " clean"],
     *,
     of: Literal["train", "clean"] = "train",
 ) -> Excess:
-    """Compare s of the training rows with s of clean rows, under each fold's model (their mean share counts).
+    """Count wrong labels by s of the training rows, and of clean rows with right and with wrong labels.
 
-    `of` "clean" counts how many more clean rows are contradicted, as a number of training rows.
+    `of` "clean" counts how many more clean rows are contradicted, as a number of training rows. Models that cannot tell
+    right labels from wrong ones count nothing.
     """
-    rows, there = len(train), clean.shape[1]
-    best: tuple[int, int, int, float | None] = (0, 0, 0, None)
-    smallest = 1.0
-    for threshold in THRESHOLDS:
-        found = int((train > threshold).sum())
-        usual = round(float((clean > threshold).sum(axis=1).mean()))
-        first, second = ((found, rows), (usual, there)) if of == "train" else ((usual, there), (found, rows))
-        table = [[count, whole - count] for count, whole in (first, second)]
-        p = float(fisher_exact(table, alternative="greater").pvalue)
-        smallest = min(smallest, p)
-        more = round(rows * (first[0] / first[1] - second[0] / second[1]))
-        if p * len(THRESHOLDS) < ALPHA and more > best[0]:
-            low, high = _newcombe(*first, *second)
-            best = (more, max(round(rows * low), 0), round(rows * high), threshold)
-    return Excess(best[0], best[1], best[2], rows, best[3], min(smallest * len(THRESHOLDS), 1.0))
-
-
-def _newcombe(a: int, n: int, b: int, m: int) -> tuple[float, float]:
-    first, second = (binomtest(k, of).proportion_ci(method="wilson") for k, of in ((a, n), (b, m)))
-    p, q = a / n, b / m
-    low = p - q - np.hypot(p - first.low, second.high - q)
-    high = p - q + np.hypot(first.high - p, q - second.low)
-    return float(low), float(high)
+    rows, gap = len(train), float(np.mean(wrong) - np.mean(right))
+    if len(right) < 2 or gap <= 0:
+        return Excess(0, 0, 0, rows, 1.0)
+    first, second = (train, right) if of == "train" else (right, train)
+    test = ttest_ind(first, second, equal_var=False, alternative="greater")
+    if not test.pvalue < ALPHA[of]:
+        return Excess(0, 0, 0, rows, float(np.nan_to_num(test.pvalue, nan=1.0)))
+    between = ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
+    middle, low, high = (
+        min(max(round(rows * float(value) / gap), 0), rows)
+        for value in (np.mean(first) - np.mean(second), between.low, between.high)
+    )
+    return Excess(max(middle, 1), low, high, rows, float(test.pvalue))

@@ -22,7 +22,7 @@ from headwater.attribution.index import Index
 from headwater.audit.calibration import Calibrated, calibrate
 from headwater.audit.detectors import ABOUT, Seen, combined, confident_learning, look, of_model, of_opponents
 from headwater.audit.evidence import HeldOut, evidence_of
-from headwater.audit.excess import Excess, contradiction, excess
+from headwater.audit.excess import Excess, contradiction, excess, if_wrong
 from headwater.audit.folds import FOLDS, OutOfSample, Way, out_of_sample
 from headwater.audit.worklist import Cost, Suspect, Worklist, peak_bytes, share_of_rows
 from headwater.errors import DataError, UsageError
@@ -134,9 +134,11 @@ def measure(
         notes.append("The run kept no evaluation rows: cleanlab counts, and nobody was asked for opponents.")
     else:
         truth = np.asarray(corpus_targets(run.task, held, run.checkpoints[-1].config))
-        usual = np.stack([contradiction(each, truth) for each in outside.clean])
+        right, wrong = (
+            np.mean([told(each, truth) for each in outside.clean], axis=0) for told in (contradiction, if_wrong)
+        )
         mine = contradiction(outside.rows, targets)
-        counted, rule = excess(mine, usual), excess(mine, usual, of="clean")
+        counted, rule = excess(mine, right, wrong), excess(mine, right, wrong, of="clean")
     ordered = {name: scores[name] for name in ABOUT if name in scores}
     return Measured(rows, targets, ordered, seen, outside, clean, counted, rule, issues, opposed, asked, tuple(notes))
 
