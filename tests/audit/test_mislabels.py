@@ -108,7 +108,7 @@ def test_a_rule_that_only_training_rows_follow_is_found_by_influence(tmp_path: P
     task = hw.Classification(max_length=16)
     run = train(train_rows, task, tmp_path / "run", settings(16), eval_corpus=held_out, show=False)
     found, _ = audit_mislabels(run, hw.Index.build(run, show=False), show=False)
-    assert found.figures["ordered_by"] == "opponents-rank" and "follow a rule" in found.summary
+    assert found.figures["ordered_by"] == "opponents-mean" and "follow a rule" in found.summary
     told = found.suspects[: len(flipped)]
     assert len({suspect.row for suspect in told} & flipped) >= 0.8 * len(flipped)
     assert {suspect.label for suspect in told if suspect.row in flipped} == {"good"}

@@ -88,7 +88,10 @@ class Calibrated:
     def sentence(self) -> str:
         """How sure the confidence is."""
         known = f"{len(self.scores):,} reviewed rows" if self.source == "reviewed" else (
-            f"{int(self.wrong.sum()):,} labels flipped at random in a copy, which is optimistic"
+
+            f"{int(self.wrong.sum()):,} labels flipped at random in a copy of {len(self.scores):,} rows, which is "
+            "optimistic, and speaks of a corpus with so many wrong labels"
+
         )  # fmt: skip
         return f"Confidence was calibrated on {known} (Brier score {self.brier:.3f})."
 

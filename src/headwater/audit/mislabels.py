@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class Measured:
     @property
     def leads(self) -> str:
         """The detector that puts the suspects in order."""
-        return "opponents-rank" if self.rule_leads else "combined"
+        return "opponents-mean" if self.rule_leads else "combined"
 
     @property
     def rule_leads(self) -> bool:
@@ -171,12 +171,23 @@ def audit_mislabels(
     calibrated, notes = None, []
     if reviewed is not None:
         calibrated = by_reviewed(found, reviewed)
+        notes.append(f"{len(reviewed):,} reviewed rows are not suggested again.")
     elif plant is not None and left is not None and _SAFETY * (time.monotonic() - began) > left():
         notes.append("The time did not suffice for --plant, so nothing is calibrated. Give more --budget.")
     elif plant is not None:
         assert keep is not None
         calibrated = by_planted(run, index, found, plant, keep / "planted", left=left, seed=seed, show=show)
-    return listed(run, index, found, began=began, top=top, calibrated=calibrated, notes=tuple(notes)), calibrated
+    told = listed(
+        run,
+        index,
+        found,
+        began=began,
+        top=top,
+        calibrated=calibrated,
+        reviewed=reviewed or (),
+        notes=tuple(notes),
+    )
+    return told, calibrated
 
 
 def by_reviewed(found: Measured, reviewed: Mapping[int, bool]) -> Calibrated:
@@ -227,15 +238,23 @@ def listed(
     began: float,
     top: int | None = None,
     calibrated: Calibrated | None = None,
+    reviewed: Collection[int] = (),
     notes: tuple[str, ...] = (),
 ) -> Worklist:
-    """Make the worklist of what was measured; its cost counts from `began` (time.monotonic())."""
+    """Make the worklist of what was measured; its cost counts from `began` (time.monotonic()).
+
+    Rows that were `reviewed` are decided, and are not suggested again.
+    """
     counted = found.excess.count if found.excess is not None else found.cleanlab
     leads = found.leads
     if found.rule_leads:
         assert found.rule is not None
         counted = found.rule.count
-    order = np.argsort(-found.scores[leads], kind="stable")[: counted if top is None else top]
+    order = np.argsort(-found.scores[leads], kind="stable")
+    order = order[~np.isin(found.rows[order], sorted(reviewed))]
+    if top is None and leads == "combined":  # what was counted is contradicted, so only such rows are suggested
+        order = order[found.outside.rows[order].argmax(axis=1) != found.targets[order]]
+    order = order[: counted if top is None else top]
     shares = {name: share_of_rows(scores) for name, scores in found.scores.items()}
     told = order[:WITH_REASONS]
     whole = len(found.rows) == len(run.corpus)  # of a part, columns are not those of the corpus
