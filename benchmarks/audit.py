@@ -26,7 +26,8 @@ use_threads(2)
 import numpy as np  # noqa: E402
 
 import headwater as hw  # noqa: E402
-from headwater.audit.mislabels import Measured, listed, measure, split_held_out  # noqa: E402
+from headwater.audit.measured import Measured, measure, split_held_out  # noqa: E402
+from headwater.audit.mislabels import listed  # noqa: E402
 from headwater.evaluation.metrics.label_noise import mislabel_auc, ndr  # noqa: E402
 from headwater.training import TrainSettings, predict, retrain, train  # noqa: E402
 

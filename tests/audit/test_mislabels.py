@@ -17,7 +17,8 @@ from cli.conftest import headwater
 from headwater.audit.detectors import COMBINED, combined, neighbours_disagree, of_opponents
 from headwater.audit.excess import contradiction, excess, if_wrong
 from headwater.audit.folds import FOLDS, fold_of, out_of_sample
-from headwater.audit.mislabels import Measured, audit_mislabels, measure, split_held_out
+from headwater.audit.measured import Measured, measure, split_held_out
+from headwater.audit.mislabels import audit_mislabels
 from headwater.errors import UsageError
 from headwater.training import predict, retrain, train
 

@@ -53,7 +53,8 @@ def mislabels(
 ) -> None:
     """Find rows whose label is likely wrong: loss, neighbours, influence on clean rows, and models of five folds."""
     from headwater.audit.calibration import read_reviewed, reliability
-    from headwater.audit.mislabels import audit_mislabels, split_held_out
+    from headwater.audit.measured import split_held_out
+    from headwater.audit.mislabels import audit_mislabels
     from headwater.errors import UsageError
 
     if reviewed is not None and plant is not None:
