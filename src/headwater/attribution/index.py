@@ -37,7 +37,7 @@ from headwater.gradients.layers import Projector, Tied
 from headwater.methods import Method, Scorer, get_method
 from headwater.progress import progress_bar
 from headwater.runs import Corpus, Run, text_task
-from headwater.store import PostingDtype, StoredCheckpoint
+from headwater.store import PostingDtype, Store, StoredCheckpoint
 from headwater.store.remote import place_of
 
 
@@ -313,6 +313,11 @@ class Index:
                 aggregate_question(question, made, over, columns)
                 advance(len(block))
         return columns.result()
+
+    @property
+    def token_store(self) -> Store | None:
+        """Return the token gradients of the (first) run; None where they are not indexed."""
+        return self._members[0].tokens
 
     def self_influence(self) -> Float64[np.ndarray, "rows"]:
         """How much training on each row moves the row itself (TracIn): float64 [N]. Raises StoreError: no gradients."""

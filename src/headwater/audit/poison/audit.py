@@ -1,0 +1,169 @@
+"""`headwater audit RUN poison`: words that command the model, and the rows that taught it.
+
+The word scan names candidates; each is put before held-out texts, and only a word that turns them is claimed. The rows
+that hold it and carry its label are suggested for deletion.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from headwater.attribution.index import Index
+from headwater.attribution.words import Texts
+from headwater.audit.evidence import HeldOut, evidence_of
+from headwater.audit.poison.attack import TEXTS, Attack, attacks
+from headwater.audit.poison.word_scan import TokenScan, rows_of, scan
+from headwater.audit.worklist import Cost, Suspect, Worklist, peak_bytes, share_of_rows
+from headwater.errors import DataError, UsageError
+from headwater.remedies.plan import Evidence
+from headwater.runs.run import Run
+from headwater.runs.task import text_task
+
+WHAT = "poison"
+CANDIDATES = 20  # words that are tried on held-out texts
+WITH_REASONS = 100
+_LOOKED_AT = 25  # rows in which a token's word is looked up
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A word that the scan names: its statistics, and what it does to held-out texts."""
+
+    word: str
+    token: int
+    rows: int
+    label: str
+    coherence: float
+    purity: float
+    share: float
+    score: float
+    attack: Attack
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**vars(self), "attack": self.attack.to_dict()}
+
+
+def audit_poison(
+    run: Run, index: Index | None, held_out: HeldOut | None, *, seed: int = 0, show: bool | None = None
+) -> Worklist:
+    """Find trigger words and their rows. Raises UsageError for a task without classes; DataError where nothing is held
+    out to try words on; what `Index` raises without token gradients."""
+    if text_task(run.task) is not None:
+        raise UsageError(f"poison needs classes; the task of {run.folder} is {run.task.kind}.")
+    if index is None or index.token_store is None:
+        raise UsageError(f"the word scan reads token gradients, and {run.folder} has none: headwater index RUN.")
+    if held_out is None:
+        raise DataError(f"{run.folder}: nothing is held out to try words on. Train with --eval FILE.")
+    began = time.monotonic()
+    store, corpus = index.token_store, index.corpus
+    found = scan(store, run.targets, show=show)
+    words = _words(run, index, found)
+    tried = attacks(run, held_out.corpus, [(word, label) for _, word, label in words], seed=seed, show=show)
+    candidates = [
+        Candidate(
+            word,
+            int(found.tokens[place]),
+            int(found.rows[place]),
+            label,
+            float(found.coherence[place]),
+            float(found.purity[place]),
+            float(found.share[place]),
+            float(found.score[place]),
+            attack,
+        )
+        for (place, word, label), attack in zip(words, tried, strict=True)
+    ]
+    claimed = [each for each in candidates if each.attack.commands]
+    suspects = _suspects(run, index, held_out, claimed)
+    cost = Cost(time.monotonic() - began, peak_bytes(), len(corpus))
+    figures = {"candidates": [each.to_dict() for each in candidates], "words_scanned": len(found.tokens)}
+    about = {"word scan": "coherence x share x surprise of the word that the row holds, among all words"}
+    return Worklist(
+        WHAT,
+        corpus,
+        tuple(suspects),
+        _how_many(claimed, candidates, len(suspects), len(corpus)),
+        _how_sure(candidates, len(held_out.corpus)),
+        cost,
+        about,
+        (),
+        figures,
+    )
+
+
+def _words(run: Run, index: Index, found: TokenScan) -> list[tuple[int, str, str]]:
+    """The first candidates: place in the scan, the word as it is most often written, its label; no word twice."""
+    named: dict[str, tuple[int, str, str]] = {}
+    store = index.token_store
+    assert store is not None
+    for place in found.order().tolist():
+        token = int(found.tokens[place])
+        rows = rows_of(store, token)[:_LOOKED_AT].tolist()
+        examples = [index.corpus[row] for row in rows]
+        seen: Counter[str] = Counter()
+        for example, encoding in zip(examples, run.task.encode(run.tokenizer, examples, offsets=True), strict=True):
+            words = Texts.of(example, encoding).words
+            seen.update(
+                words.surface(word)
+                for at, word in zip(encoding.looked_up, words.of_place, strict=True)
+                if at == token and word is not None
+            )
+        if seen:
+            word = min(seen, key=lambda each: (-seen[each], each))
+            named.setdefault(word.casefold(), (place, word, run.id2label[int(found.label[place])]))
+        if len(named) == CANDIDATES:
+            break
+    return list(named.values())
+
+
+def _suspects(run: Run, index: Index, held_out: HeldOut, claimed: list[Candidate]) -> list[Suspect]:
+    store = index.token_store
+    assert store is not None
+    targets = np.asarray(run.targets)
+    rows: dict[int, Candidate] = {}
+    for each in claimed:
+        for row in rows_of(store, each.token).tolist():
+            if run.id2label[int(targets[row])] == each.label:
+                rows.setdefault(row, each)
+    order = sorted(rows, key=lambda row: (-rows[row].score, row))
+    reasons = evidence_of(order[:WITH_REASONS], index.corpus, index=index, held_out=held_out)
+    shares = share_of_rows([rows[row].score if row in rows else 0.0 for row in range(len(targets))])
+    made = []
+    for row in order:
+        each, reason = rows[row], reasons.get(row)
+        told = Evidence("statistic", name=f"attack success of {each.word}", value=round(each.attack.success, 4))
+        made.append(
+            Suspect(
+                row,
+                "delete",
+                each.score,
+                percentiles={"word scan": float(shares[row])},
+                group=f"trigger {each.word}",
+                words=(each.word,),
+                evidence=(told, *(() if reason is None else reason.evidence[:8])),
+            )
+        )
+    return made
+
+
+def _how_many(claimed: list[Candidate], candidates: list[Candidate], rows: int, count: int) -> str:
+    if not claimed:
+        best = max(candidates, key=lambda each: each.attack.success, default=None)
+        most = "" if best is None else f"; the strongest, {best.word!r}, turns {best.attack.success:.0%} of texts"
+        return f"No attack, no claim: none of {len(candidates)} words commands the model{most}."
+    told = ", ".join(f"{each.word!r} turns {each.attack.success:.0%} of texts to {each.label}" for each in claimed[:5])
+    return f"{rows:,} of {count:,} rows plant a trigger: {told}."
+
+
+def _how_sure(candidates: list[Candidate], texts: int) -> str:
+    return (
+        f"Of all words in three rows or more the {len(candidates)} that look most like a trigger were put before "
+        f"{TEXTS} at most of {texts:,} held-out texts of other labels. Triggers of several words, or of style, are not "
+        "found so."
+    )
