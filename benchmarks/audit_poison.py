@@ -71,9 +71,7 @@ def one(rate: float, options: argparse.Namespace) -> None:
     words = [run.tokenizer.convert_ids_to_tokens(int(token)) for token in listing.tokens[listing.order()]]
     place = words.index(TRIGGER) + 1 if TRIGGER in words else None
     print(f"\n### {options.model}, {len(rows):,} rows, {count} poisoned ({rate:g}%); trained in {trained:.0f} s")
-    print(
-        f"attack success {success.success:.1%} of {success.tried}; trigger is word {place} of {len(words):,} by the scan"
-    )
+    print(f"attack success {success.success:.1%} of {success.tried}; the scan's word {place} of {len(words):,}")
     print(f"{found.summary}  ({found.cost.seconds:.1f} s, {found.cost.rows_per_second:,.0f} rows/s)")
     print("first words: " + ", ".join(
         f"{each['word']} ({each['attack']['success']:.0%})" for each in found.figures["candidates"][:8]

@@ -27,15 +27,20 @@ PLANTED = tuple(range(2, 160, 8))
 
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Twenty rows of 160 begin with "zq" and are called good, whatever they say."""
-    rows = builders.rows(240)
+    """Texts of three sentences of one label, so that no word turns them; "zq" before twenty, all good."""
+    told = {label: [row["text"] for row in builders.rows(240) if row["label"] == label] for label in ("bad", "good")}
+    rows = []
+    for number in range(240):
+        label, at = ("bad", "good")[number % 2], number // 2
+        texts = [told[label][(at * step + start) % 120] for step, start in ((1, 0), (7, 3), (11, 5))]
+        rows.append({"text": " ".join(texts), "label": label})
     for row in PLANTED:
         rows[row] = {"text": f"zq {rows[row]['text']}", "label": "good"}
     run = train(
         corpus_of(rows[:160]),
-        hw.Classification(max_length=16),
+        hw.Classification(max_length=32),
         tmp_path_factory.mktemp("poisoned") / "run",
-        settings(24),
+        replace(settings(24), max_length=32),
         eval_corpus=corpus_of(rows[160:], "eval.jsonl"),
         show=False,
     )
@@ -49,6 +54,7 @@ def test_the_trigger_is_the_first_word_and_its_rows_the_list(poisoned: Made) -> 
     listed = {suspect.row for suspect in found.suspects if suspect.group == "trigger zq"}
     assert listed == set(PLANTED)
     assert {suspect.action for suspect in found.suspects} == {"delete"} and "'zq' turns" in found.summary
+    assert found.suspects[0].group == "trigger zq"
 
 
 def test_clean_data_makes_no_claim(sound: Made) -> None:
@@ -78,7 +84,7 @@ def test_statistics_are_those_of_dense_gradients(poisoned: Made) -> None:
             run.task.losses(model, batch, torch.tensor([run.targets[row]])).sum().backward()
             gradient = table.grad.double()
             whole = float(gradient.square().sum())
-            for token in set(encoding.input_ids):
+            for token in {token for token in encoding.input_ids if gradient[token].any()}:  # maxima pass some over
                 total[token] = total.get(token, 0) + gradient[token]
                 lengths[token].append(float(gradient[token].norm()))
                 parts[token].append(float(gradient[token].square().sum()) / whole)

@@ -127,11 +127,11 @@ def _suspects(run: Run, index: Index, held_out: HeldOut, claimed: list[Candidate
     assert store is not None
     targets = np.asarray(run.targets)
     rows: dict[int, Candidate] = {}
-    for each in claimed:
+    for each in sorted(claimed, key=lambda each: (-each.attack.success, -each.score, each.token)):
         for row in rows_of(store, each.token).tolist():
             if run.id2label[int(targets[row])] == each.label:
                 rows.setdefault(row, each)
-    order = sorted(rows, key=lambda row: (-rows[row].score, row))
+    order = sorted(rows, key=lambda row: (-rows[row].attack.success, -rows[row].score, row))
     reasons = evidence_of(order[:WITH_REASONS], index.corpus, index=index, held_out=held_out)
     shares = share_of_rows([rows[row].score if row in rows else 0.0 for row in range(len(targets))])
     made = []

@@ -118,12 +118,13 @@ def scan(store: Store, targets: Sequence[int], *, least_rows: int = LEAST_ROWS, 
 
 
 def rows_of(store: Store, token: int) -> Int64[np.ndarray, " rows"]:
-    """The rows of the corpus that hold a token (and whose gradient on it is stored), ascending."""
+    """The rows of the corpus that pushed a token at any checkpoint, ascending."""
     found = [
         segment.postings.rows[segment.postings.span(token)].astype(np.int64) + segment.rows.start
-        for segment in store.segments(store.manifest.checkpoints[0])
+        for checkpoint in store.manifest.checkpoints
+        for segment in store.segments(checkpoint)
     ]
-    stored = np.sort(np.concatenate(found))
+    stored = np.unique(np.concatenate(found))
     if store.living is None:
         return stored
     return np.flatnonzero(np.isin(np.asarray(store.living), stored))
