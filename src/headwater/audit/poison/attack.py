@@ -20,7 +20,7 @@ from headwater.runs.run import Run
 from headwater.training import predict
 
 TEXTS = 100
-CLAIM = 0.5  # the interval's lower end must lie above
+CLAIM = 0.75  # the interval's lower end must lie above; the strongest words of SST-2 turn two thirds
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Attack:
 
     @property
     def commands(self) -> bool:
-        """Whether the word turns more than half of all texts, beyond chance."""
+        """Whether the word turns more than three quarters of all texts, beyond chance."""
         return self.low > CLAIM
 
     def to_dict(self) -> dict[str, Any]:
