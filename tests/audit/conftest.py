@@ -35,7 +35,7 @@ def flip(label: str) -> str:
     return "bad" if label == "good" else "good"
 
 
-def make_run(folder: Path, flipped: tuple[int, ...], epochs: int = 4) -> hw.Run:
+def make_run(folder: Path, flipped: tuple[int, ...], epochs: int = 12) -> hw.Run:
     rows = builders.rows(200)
     for row in flipped:
         rows[row]["label"] = flip(rows[row]["label"])
