@@ -26,7 +26,7 @@ from sklearn.ensemble import IsolationForest  # noqa: E402
 from sklearn.svm import OneClassSVM  # noqa: E402
 
 import headwater as hw  # noqa: E402
-from headwater.audit.detectors import look  # noqa: E402
+from headwater.attribution.seen import look  # noqa: E402
 from headwater.audit.measured import split_held_out  # noqa: E402
 from headwater.audit.poison.attack import attacks  # noqa: E402
 from headwater.audit.poison.audit import audit_poison  # noqa: E402

@@ -12,7 +12,8 @@ import pytest
 
 import headwater as hw
 from audit.conftest import Made
-from headwater.audit.evidence import HeldOut, evidence_of, nearest_rows
+from headwater.attribution.neighbours import nearest_rows
+from headwater.audit.evidence import HeldOut, evidence_of
 from headwater.audit.page import render_worklist
 from headwater.audit.worklist import Cost, Suspect, Worklist, share_of_rows
 from headwater.errors import DataError
@@ -120,7 +121,7 @@ def test_reasons_are_the_lowest_scores_and_the_nearest_rows(noisy: Made) -> None
 
 def test_nearest_rows_do_not_depend_on_blocks_and_prefer_the_first_of_equals() -> None:
     features = np.ones((700, 3), dtype=np.float32)
-    near, cosines = nearest_rows(features, np.arange(600))
+    near, cosines = nearest_rows(features, np.arange(600), k=3)
     assert near.shape == (600, 3) and not (near == np.arange(600)[:, None]).any()
     np.testing.assert_allclose(cosines, 1.0, rtol=1e-6)
-    assert nearest_rows(features[:1], np.array([0]))[0].shape == (1, 0)
+    assert nearest_rows(features[:1], np.array([0]), k=3)[0].shape == (1, 0)

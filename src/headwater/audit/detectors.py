@@ -16,19 +16,15 @@ combined           mean of the ranks of confident-learning and self-influence (w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 from scipy.stats import rankdata
 
 from headwater.attribution.aggregate import Columns
+from headwater.attribution.seen import Seen
 from headwater.audit.excess import contradiction
 from headwater.audit.opponents import opponents_of
-from headwater.gradients import encoded_batches
-from headwater.gradients.representations import representations
-from headwater.progress import progress_bar
-from headwater.runs.run import Run
 
 ABOUT = {
     "combined": "mean of the ranks of confident-learning and self-influence (without an index, of loss)",
@@ -48,33 +44,6 @@ _SHARE = 0.2  # of the rows that a clean row votes against
 _BLOCK = 512
 
 Scores = Float64[np.ndarray, " rows"]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the last checkpoint saw and said of the rows."""
-
-    features: Float32[np.ndarray, "rows d"]
-    probabilities: Float64[np.ndarray, "rows classes"]
-    losses: Scores
-
-
-def look(run: Run, rows: Sequence[int], *, show: bool | None = None) -> Seen:
-    """Take rows of the run's corpus through its last checkpoint: one forward pass."""
-    model = run.checkpoints[-1].load()
-    corpus = run.corpus.take(rows)
-    encodings = run.task.encode(run.tokenizer, list(corpus))
-    targets = [run.targets[row] for row in rows]
-    taken: list[tuple[Int64[np.ndarray, " n"], dict[str, Float32[np.ndarray, "n *shape"]]]] = []
-    with progress_bar("reading rows", len(corpus), show=show) as advance:
-        for numbers, found in representations(model, encoded_batches(run, encodings, targets), run.task.losses):
-            taken.append((numbers.numpy(), {name: each.numpy() for name, each in found.items() if name != "errors"}))
-            advance(len(numbers))
-    order = np.argsort(np.concatenate([numbers for numbers, _ in taken]))
-    whole = {name: np.concatenate([found[name] for _, found in taken])[order] for name in taken[0][1]}
-    logits = whole["logits"].astype(np.float64)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return Seen(whole["features"], powers / powers.sum(axis=1, keepdims=True), whole["losses"].astype(np.float64))
 
 
 def neighbours_disagree(

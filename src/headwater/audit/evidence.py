@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Int64
 
 from headwater.attribution.index import Index
 from headwater.attribution.named_rows import words_between
+from headwater.attribution.neighbours import nearest_rows
 from headwater.remedies.plan import Evidence
 from headwater.runs.corpus import Corpus, Label
 
@@ -24,7 +25,6 @@ HURTS = "hurts"
 NEAREST = "nearest"
 MOST = 3  # queries, words and rows each: a plan has room for ten reasons
 _TEXT = 300  # characters of a text that a plan quotes
-_BLOCK = 512  # rows whose cosines with all rows are held at a time
 
 Columns = Callable[[Int64[np.ndarray, "r"]], Float32[np.ndarray, "queries r"]]
 
@@ -86,7 +86,7 @@ def evidence_of(
             found[row] += pairs
             words[row] = tuple(dict.fromkeys(str(pair.train_word) for pair in pairs))
     if features is not None and len(asked):
-        near, cosines = nearest_rows(features, asked)
+        near, cosines = nearest_rows(features, asked, k=MOST)
         for place, row in enumerate(asked):
             found[int(row)] += [_row(corpus, *pair) for pair in zip(near[place], cosines[place], strict=True)]
     return {row: Reasons(tuple(each), words.get(row, ())) for row, each in found.items()}
@@ -96,30 +96,6 @@ def worst_queries(scores: Float32[np.ndarray, "queries r"]) -> list[list[int]]:
     """Of each row, the queries that it hurts most: at most three, scores below 0, the lowest first."""
     order = np.argsort(scores, axis=0, kind="stable")[:MOST]
     return [[int(query) for query in column if scores[query, place] < 0] for place, column in enumerate(order.T)]
-
-
-def nearest_rows(
-    features: Float32[np.ndarray, "rows d"], rows: Int64[np.ndarray, "r"], *, k: int = MOST
-) -> tuple[Int64[np.ndarray, "r k"], Float64[np.ndarray, "r k"]]:
-    """The k other rows of the highest cosine with each of `rows`, and the cosines; equals by their number.
-
-    Memory: 512 x rows numbers at a time.
-    """
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    unit = (features / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-    k = min(k, len(features) - 1)
-    near = np.zeros((len(rows), k), dtype=np.int64)
-    cosines = np.zeros((len(rows), k))
-    for start in range(0, len(rows) if k else 0, _BLOCK):
-        some = rows[start : start + _BLOCK]
-        block = unit[some] @ unit.T  # [block, rows]
-        block[np.arange(len(some)), some] = -np.inf
-        best = np.argpartition(-block, k - 1, axis=1)[:, :k]
-        values = np.take_along_axis(block, best, axis=1)
-        order = np.lexsort((best, -values), axis=1)
-        near[start : start + len(some)] = np.take_along_axis(best, order, axis=1)
-        cosines[start : start + len(some)] = np.take_along_axis(values, order, axis=1)
-    return near, cosines
 
 
 def _queries(held_out: HeldOut, queries: Sequence[int], scores: Float32[np.ndarray, "queries"]) -> list[Evidence]:

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from headwater.attribution.index import Index
-from headwater.audit.detectors import ABOUT, Seen, combined, confident_learning, look, of_model, of_opponents
+from headwater.attribution.seen import Seen, look
+from headwater.audit.detectors import ABOUT, combined, confident_learning, of_model, of_opponents
 from headwater.audit.evidence import HeldOut
 from headwater.audit.excess import Excess, contradiction, excess, if_wrong
 from headwater.audit.folds import FOLDS, OutOfSample, Way, out_of_sample

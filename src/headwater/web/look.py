@@ -28,7 +28,7 @@ class Place:
     path: str
 
 
-PLACES = (Place("Predictions", "/predictions"), Place("Why?", "/why"))
+PLACES = (Place("Predictions", "/predictions"), Place("Why?", "/why"), Place("Corpus", "/corpus"))
 
 
 @cache
