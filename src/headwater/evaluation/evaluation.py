@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -140,11 +141,34 @@ class Evaluation:
         names = ", ".join(one.column.name for one in self.columns)
         return f"Evaluation({len(self.costs)} methods; {names}; {self.queries} queries, {self.retrains:,} retrainings)"
 
+    def _repr_html_(self) -> str:
+        """The table: a row a method, a column a metric, values with their intervals, the best in bold."""
+        best = {one.column.name: set(self.best(one.column.name)) for one in self.columns}
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("method", *best))
+        rows = []
+        for method in self.methods:
+            cells = []
+            for one in self.columns:
+                found = [result for result in one.results if result.method == method]
+                told = _told(found[0]) if found else ""
+                cells.append(f"<td>{f'<b>{told}</b>' if method in best[one.column.name] else told}</td>")
+            rows.append(f"<tr><th>{html.escape(method)}</th>{''.join(cells)}</tr>")
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        said = f"<p>{self.queries:,} queries, {self.retrains:,} retrainings; 95% intervals in brackets.</p>"
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{said}<ul>{notes}</ul>"
+
     def _column(self, name: str) -> Graded:
         for one in self.columns:
             if one.column.name == name:
                 return one
         raise KeyError(name)
+
+
+def _told(result: Result) -> str:
+    if math.isnan(result.value):
+        return "–"
+    between = "" if math.isnan(result.low) else f" ({result.low:.3g} to {result.high:.3g})"
+    return f"{result.value:.3g}{between}"
 
 
 _HEAD: Sequence[str] = (
