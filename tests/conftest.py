@@ -8,15 +8,25 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HEADWATER_QUIET", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 import transformers
 from transformers import PreTrainedTokenizerFast
 
 import builders
+import chromium
 
 torch.set_num_threads(1)
 transformers.logging.set_verbosity_error()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium."""
+    yield from chromium.opened()
 
 
 @pytest.fixture(scope="session")

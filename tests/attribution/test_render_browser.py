@@ -1,38 +1,9 @@
 """The page in a real browser: what a reader does with mouse, finger and keyboard."""
 
-import os
-import shutil
-from pathlib import Path
-
 import answers
 import pytest
 
 from headwater.attribution.render import render_fragment, render_page
-
-BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
-SAFE = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    try:
-        from playwright.sync_api import Error, sync_playwright
-    except ImportError:
-        _cannot("playwright is not installed")
-    found = next((path for path in (*BROWSERS, shutil.which("chromium")) if path and Path(path).exists()), None)
-    with sync_playwright() as playwright:
-        try:
-            opened = playwright.chromium.launch(executable_path=found, args=SAFE)
-        except Error as error:
-            _cannot(f"no Chromium to start ({str(error).splitlines()[0]})")
-        yield opened
-        opened.close()
-
-
-def _cannot(reason: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(f"{reason}: install it, CI must not skip this")
-    pytest.skip(reason)
 
 
 @pytest.fixture

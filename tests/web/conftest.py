@@ -1,10 +1,15 @@
 """A tiny real run with evaluation rows and an index, the workbench over it, and clients that hold its token."""
 
 import shutil
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 import builders
@@ -89,3 +94,50 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = hw.Run.create(folder / "run", checkpoints=checkpoints, corpus=made.corpus, task=made.task, eval_corpus=held)
     hw.Index.build(run, show=False)
     return run.folder
+
+
+@pytest.fixture(scope="module")
+def seen_run(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that browsers of this module see, and mark."""
+    return Path(shutil.copytree(served, tmp_path_factory.mktemp("seen") / "run"))
+
+
+@pytest.fixture(scope="module")
+def address(seen_run: Path) -> Iterator[str]:
+    """A real server over the tiny run."""
+    index = hw.Index.open(seen_run / "index")
+    held = socket.create_server(("127.0.0.1", 0))
+    app = create_app(Workbench(index, index.run.eval_corpus), token=TOKEN)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [held]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{held.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def visit(browser: Any, address: str, seen_run: Path) -> Iterator[Callable[..., Any]]:
+    """Open a page of the workbench; whatever the console or a script complains of makes the test fail at its end."""
+    for left in (seen_run / "headwater").glob("marks.sqlite*"):
+        left.unlink()
+    contexts: list[Any] = []
+    faults: list[str] = []
+
+    def visit_it(path: str, width: int = 1280, height: int = 900, **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.goto(f"{address}/predictions?token={TOKEN}")
+        page.on("console", lambda message: faults.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+        page.goto(address + path)
+        page.wait_for_load_state("networkidle")
+        return page
+
+    yield visit_it
+    for context in contexts:
+        context.close()
+    assert not [fault for fault in faults if "Failed to load resource" not in fault]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import headwater
@@ -89,6 +89,15 @@ class Worklist:
     def summary(self) -> str:
         """The first thing to say."""
         return self.how_many if self.suspects else f"{NOTHING}: {self.how_many[:1].lower()}{self.how_many[1:]}"
+
+    def without(self, kept: Collection[int]) -> Worklist:
+        """The worklist without rows that a person looked at and wants to keep as they are."""
+        left = tuple(suspect for suspect in self.suspects if suspect.row not in kept)
+        gone = len(self.suspects) - len(left)
+        if not gone:
+            return self
+        note = f"{gone:,} of these rows were marked to be kept as they are, and have not changed: left out."
+        return replace(self, suspects=left, notes=(*self.notes, note))
 
     def plan(self, run: Run, command: str | None = None, seed: int | None = None) -> Plan:
         """The suggestions as a repair plan; raises DataError where a suspect says what no plan can hold."""

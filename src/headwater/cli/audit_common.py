@@ -116,6 +116,9 @@ def finish(
     """Write worklist.json, .csv, .html and plan.jsonl; print the list; prove the plan on `test` if asked for."""
     from headwater.audit.page import render_worklist
     from headwater.files import write_json, write_text
+    from headwater.remedies.decisions import kept_rows
+
+    worklist = worklist.without(kept_rows(audited.run))
 
     command = shlex.join(["headwater", *sys.argv[1:]])
     plan = worklist.plan(audited.run, command, seed)

@@ -28,7 +28,12 @@ class Place:
     path: str
 
 
-PLACES = (Place("Predictions", "/predictions"), Place("Why?", "/why"), Place("Corpus", "/corpus"))
+PLACES = (
+    Place("Predictions", "/predictions"),
+    Place("Why?", "/why"),
+    Place("Corpus", "/corpus"),
+    Place("Worklist", "/worklist"),
+)
 
 
 @cache

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from headwater.web import corpus, predictions, why
+from headwater.web import corpus, marks, predictions, why, worklist
 
-ROUTERS: tuple[APIRouter, ...] = (predictions.router, why.router, corpus.router)
+ROUTERS: tuple[APIRouter, ...] = (predictions.router, why.router, corpus.router, worklist.router, marks.router)

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field, model_validator
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from headwater.attribution.attributions import Attributions
@@ -18,6 +19,7 @@ from headwater.methods import Method
 from headwater.runs import Example, text_task
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
+from headwater.web.marks import doomed_rows
 from headwater.web.state import Bench, Typed, Workbench
 from headwater.web.why_view import why_view
 
@@ -49,7 +51,7 @@ class Asked(BaseModel):
     k: Annotated[int, Field(ge=1, le=100)] = 10
     """Rows a list."""
     marked: Annotated[list[Row], Field(max_length=1000)] = []
-    """Training rows that are marked for removal."""
+    """Of the estimate of a removal: these training rows; if not given, those that the accepted marks change."""
 
     @model_validator(mode="after")
     def _whole_span(self) -> Asked:
@@ -96,7 +98,8 @@ async def removal(bench: Bench, asked: Annotated[Asked, Query()]) -> dict[str, A
     _must_ask(asked)
     method = await _method(bench, asked)
     scores = await bench.once(("scores", method, _question(asked)), lambda: _ask(bench, asked, method, scored=True))
-    return vars(estimate_removal(scores, asked.marked))
+    rows = asked.marked or await run_in_threadpool(doomed_rows, bench)
+    return vars(estimate_removal(scores, rows))
 
 
 async def methods_of(bench: Workbench) -> tuple[Method, ...]:

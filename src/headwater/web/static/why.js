@@ -1,17 +1,15 @@
 // The Why? page: asks without losing the old answer; marks rows; a word pinned in one answer is pinned in the other.
 import { announce, ask, make } from "./frame.js";
+import { Marks, tell as tellMark } from "./marks.js";
 
 const main = document.querySelector("main");
 const failure = document.querySelector(".failure");
 const working = document.querySelector(".working");
-const here = new URLSearchParams(location.search);
-const marked = new Set(here.getAll("marked").map(Number));
-const undone = []; // what to do to undo each step, the last step last
+const marks = document.querySelector(".tray") && new Marks(0, () => {});
 
 // Ask the API first: its answer is kept, so that the page comes at once; and a failure leaves the old answer standing.
 async function go(asked) {
   for (const [name, value] of [...asked]) if (value === "") asked.delete(name, value);
-  asked.delete("marked");
   const methods = asked.getAll("method");
   failure.hidden = true;
   main.setAttribute("aria-busy", "true");
@@ -23,7 +21,6 @@ async function go(asked) {
       tell(`Explaining${method ? ` by ${method}` : ""}…`);
       await ask(`/api/why?${one}`);
     }
-    for (const row of marked) asked.append("marked", row);
     location.assign(`/why?${asked}`);
   } catch (problem) {
     failure.textContent = problem.message;
@@ -78,61 +75,72 @@ if (completion) {
   for (const kind of ["select", "pointerup", "keyup"]) completion.addEventListener(kind, take);
 }
 
-// Marks: in the address, so that they can be shared and outlive the next question.
+// Marks: written at once, and the same in every tab.
 const tray = document.querySelector(".tray");
 const rowOf = (card) => Number(card.id.match(/^q\d+[ta](\d+)$/)[1]);
 const percent = (share) => (share > 0 && share < 0.005 ? "under 1%" : `${Math.round(100 * share)}%`);
+const LINKS = 12; // rows named in the tray
+const suggested = new Map(); // row -> what an audit suggests
 let asking = null;
 
 function furnish(card) {
   const button = make("button", { type: "button", class: "mark", "aria-pressed": "false" }, "mark");
-  button.title = "Mark this row for removal, and see what that would take from the push";
-  button.addEventListener("click", () => toggle(rowOf(card)));
+  button.title = "Mark this row for deletion, and see what that would take from the push";
+  button.addEventListener("click", () => toggle(card));
   card.querySelector(".sum").append(button);
 }
 
-function toggle(row) {
-  const before = [...marked];
-  undone.push(() => {
-    marked.clear();
-    before.forEach((each) => marked.add(each));
-  });
-  if (!marked.delete(row)) marked.add(row);
-  announce(`Row ${row} ${marked.has(row) ? "marked" : "no longer marked"}.`);
-  show();
+async function decide(row, action, rest = {}) {
+  failure.hidden = true;
+  try {
+    await marks.decide(row, action, rest);
+  } catch (problem) {
+    failure.textContent = problem.message;
+    failure.hidden = false;
+    announce(problem.message);
+  }
 }
+
+const toggle = (card) => decide(rowOf(card), marks.of(rowOf(card)) ? "undo" : "delete");
+const relabel = (card, label) => label !== undefined && decide(rowOf(card), "relabel", { label });
+const accept = (card) => suggested.has(rowOf(card)) && decide(rowOf(card), "accept", { audit: suggested.get(rowOf(card)).audit });
 
 function show() {
   for (const card of document.querySelectorAll(".card")) {
-    const on = marked.has(rowOf(card));
-    card.classList.toggle("marked", on);
+    const mark = marks.of(rowOf(card));
+    card.classList.toggle("marked", mark !== null && mark.action === "delete");
+    card.classList.toggle("decided", mark !== null);
     const button = card.querySelector(".mark");
-    button.setAttribute("aria-pressed", String(on));
-    button.textContent = on ? "marked" : "mark";
+    button.setAttribute("aria-pressed", String(mark !== null));
+    button.textContent = mark ? `marked: ${tellMark(mark)}` : "mark";
   }
-  const place = new URL(location.href);
-  place.searchParams.delete("marked");
-  for (const row of marked) place.searchParams.append("marked", row);
-  history.replaceState(null, "", place);
-  tray.hidden = !marked.size && !undone.length;
+  const changed = [...marks.known.values()].filter((mark) => mark.status === "accepted" && mark.action !== "keep");
+  changed.sort((one, two) => two.version - one.version);
+  tray.hidden = !changed.length && !marks.undone.length;
   const at = tray.dataset.rows;
-  const links = [...marked].map((row) => make(at ? "a" : "span", { href: at ? at + row : null }, `row ${row.toLocaleString("en")}`));
-  tray.querySelector(".rows").replaceChildren(`${marked.size} marked`, ...links);
-  tray.querySelector(".undo").disabled = !undone.length;
-  tray.querySelector(".clear").disabled = !marked.size;
-  estimate();
+  const links = changed.slice(0, LINKS).map((mark) => {
+    const link = make(at ? "a" : "span", { href: at ? at + mark.row : null }, `row ${mark.row.toLocaleString("en")}`);
+    link.title = tellMark(mark);
+    return link;
+  });
+  const more = changed.length > LINKS ? [`and ${(changed.length - LINKS).toLocaleString("en")} more`] : [];
+  tray.querySelector(".rows").replaceChildren(`${changed.length.toLocaleString("en")} marked`, ...links, ...more);
+  tray.querySelector(".undo").disabled = !marks.undone.length;
+  estimate(changed.length);
 }
 
 // What the marked rows hold of the push of the first answer; an older question in flight is called off.
-async function estimate() {
+async function estimate(count) {
   asking?.abort();
   const effect = tray.querySelector(".effect");
-  effect.textContent = "";
-  if (!marked.size) return;
+  if (!count) {
+    effect.textContent = "";
+    return;
+  }
   asking = new AbortController();
   const asked = new URLSearchParams(location.search);
   const method = asked.get("method");
-  asked.delete("method");
+  for (const name of ["method", "marked"]) asked.delete(name);
   if (method) asked.set("method", method);
   effect.textContent = "Estimating…";
   try {
@@ -141,32 +149,55 @@ async function estimate() {
     const parts = told.flatMap(([side, share], at) => [at ? " and " : "", make("b", {}, percent(share)), ` of the push ${side}`]);
     const label = make("bdi", {}, document.querySelector(".answers").dataset.label);
     const end = make("span", { class: "more" }, " Without them that much less, to first order: what training would learn from the other rows instead is not in it.");
-    effect.replaceChildren(marked.size === 1 ? "It holds " : "They hold ", ...parts, " ", label, ".", end);
+    effect.replaceChildren(count === 1 ? "It holds " : "They hold ", ...parts, " ", label, ".", end);
   } catch (problem) {
     if (problem.name !== "AbortError") effect.textContent = problem.message;
   }
 }
 
+// What audits say of the rows on this page: named on their cards, accepted with "a".
+async function suggest() {
+  const cards = [...document.querySelectorAll(".card")];
+  const rows = new URLSearchParams([...new Set(cards.map(rowOf))].map((row) => ["row", row]));
+  for (const each of await ask(`/api/suggestions?${rows}`)) {
+    if (!suggested.has(each.row)) suggested.set(each.row, each);
+  }
+  for (const card of cards) {
+    const found = suggested.get(rowOf(card));
+    if (!found) continue;
+    const told = found.action === "relabel" ? `relabel to ${found.label}` : found.action;
+    const button = make("button", { type: "button", class: "suggested", title: `Accept what the audit "${found.audit}" suggests` }, `${found.audit}: ${told}`);
+    button.addEventListener("click", () => accept(card));
+    card.querySelector(".sum").append(button);
+  }
+}
+
 if (tray) {
   document.querySelectorAll(".card").forEach(furnish);
-  const undo = () => {
-    undone.pop()?.();
+  marks.changed = show;
+  const undo = async () => {
+    try {
+      await marks.undo();
+    } catch (problem) {
+      failure.textContent = problem.message;
+      failure.hidden = false;
+    }
     show();
   };
   tray.querySelector(".undo").addEventListener("click", undo);
-  tray.querySelector(".clear").addEventListener("click", () => {
-    const before = [...marked];
-    undone.push(() => before.forEach((row) => marked.add(row)));
-    marked.clear();
-    show();
-  });
-  show();
+  marks.look();
+  if (document.querySelector(".card")) suggest().catch(() => {}); // without them the page still explains
 
+  const labels = JSON.parse(tray.dataset.labels);
+  const numbered = Object.fromEntries(labels.slice(0, 9).map((label, at) => [at + 1, () => current && relabel(current, label)]));
   const follow = (selector) => document.querySelector(selector)?.click();
   listenTo({
     ...moves,
+    ...numbered,
     l: lightAll,
-    x: () => current && toggle(rowOf(current)),
+    x: () => current && toggle(current),
+    a: () => current && accept(current),
+    q: () => current && decide(rowOf(current), "keep"),
     u: undo,
     o: () => current?.querySelector(".row a")?.click(),
     n: () => follow("a[rel=next]"),

@@ -1,0 +1,120 @@
+"""Marks: what somebody decides of a row is written at once, seen by every other tab, and exported as a repair plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, HTTPException, Path, Query
+from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel, Field
+
+from headwater.errors import DataError
+from headwater.remedies.decisions import accepted_plan, decide, marks_of, suggestions_of
+from headwater.remedies.marks import ConflictError, Mark
+from headwater.remedies.plan import Repair
+from headwater.web.errors import REFUSED
+from headwater.web.state import Bench, Typed, Workbench
+
+router = APIRouter()
+
+Number = Annotated[int, Path(ge=0, le=1 << 53)]
+Version = Annotated[int, Field(ge=0, le=1 << 53)]
+Rows = Annotated[list[Annotated[int, Field(ge=0, le=1 << 53)]], Field(max_length=500)]
+Name = Annotated[Typed, Field(max_length=1000)]
+
+
+class Decision(BaseModel):
+    """What shall be done to a row."""
+
+    model_config = {"extra": "forbid"}
+
+    action: Literal["accept", "delete", "relabel", "keep", "undo"]
+    """`accept`: what the audit suggests. `undo`: back to undecided."""
+    label: Annotated[Typed, Field(max_length=50_000)] | None = None
+    """Of relabel: the new label."""
+    audit: Name | None = None
+    """Whose suggestion is decided on."""
+    seen: Version = 0
+    """The version of the row's mark that the decision was made on; 0: there was none."""
+
+
+@router.get("/api/marks", tags=["marks"], responses=REFUSED)
+def list_marks(bench: Bench, since: Annotated[Version, Query()] = 0) -> Mapping[str, Any]:
+    """List the marks that were written after version `since`, and the latest version there is."""
+    found = marks_of(bench.index.run).read(since)
+    latest = max((mark.version for mark in found.values()), default=since)
+    return {"version": latest, "marks": [told(mark) for mark in found.values()]}
+
+
+@router.put("/api/marks/{row}", tags=["marks"], responses=REFUSED)
+def write_mark(bench: Bench, row: Number, decision: Decision) -> Mapping[str, Any]:
+    """Decide on one row. 409 with both values where the row was marked since the version that was `seen`."""
+    run = bench.index.run
+    repair = _decided(bench, row, decision)
+    try:
+        mark = marks_of(run).write(repair, decision.seen)
+    except ConflictError as error:
+        here = None if error.here is None else told(error.here)
+        wanted = {"row": row, "action": repair.action, "label": repair.label, "status": repair.status}
+        raise HTTPException(409, {"error": str(error), "here": here, "wanted": wanted}) from None
+    return told(mark)
+
+
+@router.get("/api/suggestions", tags=["marks"], responses=REFUSED)
+def list_suggestions(bench: Bench, row: Annotated[Rows, Query()]) -> list[dict[str, Any]]:
+    """What the audits suggest for these rows."""
+    found = suggestions_of(bench.index.run)
+    told_all: list[dict[str, Any]] = []
+    for audit in found.plans:
+        for repair in filter(None, (found.of(audit, each) for each in dict.fromkeys(row))):
+            label = None if repair.label is None else str(repair.label)
+            told_all.append({"audit": audit, "row": repair.row, "action": repair.action, "label": label})
+    return told_all
+
+
+@router.get("/api/plan", tags=["marks"], response_class=PlainTextResponse)
+def export_plan(bench: Bench) -> PlainTextResponse:
+    """The accepted marks as a repair plan (jsonl) for `headwater fix`."""
+    plan = accepted_plan(bench.index.run, "headwater serve")
+    headers = {"Content-Disposition": 'attachment; filename="plan.jsonl"'}
+    return PlainTextResponse(plan.lines(), headers=headers)
+
+
+def told(mark: Mark) -> dict[str, Any]:
+    """Return a mark as pages and programs read it."""
+    repair = mark.repair
+    return {
+        "row": mark.row,
+        "action": repair.action,
+        "label": None if repair.label is None else str(repair.label),
+        "status": repair.status,
+        "by_hand": mark.by_hand,
+        "version": mark.version,
+    }
+
+
+def doomed_rows(bench: Workbench) -> list[int]:
+    """Return the rows that accepted marks take away, or change, from the first."""
+    marks = marks_of(bench.index.run).read()
+    return [row for row, mark in marks.items() if mark.repair.status == "accepted" and mark.repair.action != "keep"]
+
+
+def _decided(bench: Workbench, row: int, decision: Decision) -> Repair:
+    run = bench.index.run
+    suggested = None if decision.audit is None else suggestions_of(run).of(decision.audit, row)
+    if (decision.label is not None) != (decision.action == "relabel"):
+        raise DataError("label: give one where the action is relabel, and only there.")
+    if decision.action == "accept":
+        if suggested is None:
+            raise DataError(f"row {row:,}: no audit of that name suggests anything. Give its name: audit.")
+        label = None if suggested.label is None else str(suggested.label)
+        return decide(run, row, suggested.action, label=label, suggested=suggested, status="accepted")
+    if decision.action == "undo":
+        here = marks_of(run).read().get(row)
+        if here is None:
+            raise DataError(f"row {row:,} is not marked: there is nothing to undo.")
+        last = suggested or here.repair
+        label = None if last.label is None else str(last.label)
+        return decide(run, row, last.action, label=label, suggested=last, status="suggested")
+    return decide(run, row, decision.action, label=decision.label, suggested=suggested, status="accepted")
