@@ -7,14 +7,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from headwater.files import write_json
 
 Advance = Callable[[int], None]
 """Call it with the number of units just finished."""
 
 _LINE_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar in
+_NOTE_EVERY = 0.5  # seconds between writings of the file that HEADWATER_PROGRESS names
 
 
 @contextmanager
@@ -22,8 +26,35 @@ def progress_bar(title: str, total: int, *, unit: str = "rows", show: bool | Non
     """Show how far a job of `total` units is, and how long it still takes; yields the function that advances it.
 
     On a terminal it is a live bar; elsewhere (a log file, CI) a line every 15 seconds. `show=False` is silent;
-    None means: not when HEADWATER_QUIET is set.
+    None means: not when HEADWATER_QUIET is set. Where HEADWATER_PROGRESS names a file, programs read the same there:
+    {"title", "done", "total", "unit", "seconds_left"}.
     """
+    path = os.environ.get("HEADWATER_PROGRESS")
+    with _drawn(title, total, unit=unit, show=show) as advance:
+        yield advance if show is False or not path else _noted(advance, Path(path), title, total, unit)
+
+
+def _noted(advance: Advance, path: Path, title: str, total: int, unit: str) -> Advance:
+    """Advance, and write how far it is."""
+    started, last, done = time.monotonic(), float("-inf"), 0
+
+    def note(count: int) -> None:
+        nonlocal last, done
+        advance(count)
+        done += count
+        now = time.monotonic()
+        if now - last < _NOTE_EVERY and done < total:
+            return
+        last = now
+        left = (now - started) / done * max(total - done, 0) if done else None
+        write_json(path, {"title": title, "done": done, "total": total, "unit": unit, "seconds_left": left})
+
+    note(0)
+    return note
+
+
+@contextmanager
+def _drawn(title: str, total: int, *, unit: str, show: bool | None) -> Iterator[Advance]:
     if show is False or (show is None and os.environ.get("HEADWATER_QUIET")):
         yield lambda _: None
         return

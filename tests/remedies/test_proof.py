@@ -13,13 +13,15 @@ import scipy.stats
 
 import builders
 from headwater.errors import DataError, RunError, UsageError
+from headwater.files import write_json
 from headwater.remedies.apply import planned
 from headwater.remedies.arms import CONTROL, DELETED, REPAIRED, UNTOUCHED
 from headwater.remedies.differences import Told, difference, interval
-from headwater.remedies.fix import Fix, fix, train_repaired
+from headwater.remedies.fix import PROOF, Fix, fix, train_repaired
 from headwater.remedies.page import render_page
 from headwater.remedies.plan import Evidence, Plan, Repair
 from headwater.remedies.proof import Proof, cited_rows, prove, sentence
+from headwater.remedies.proof_file import read_proof
 from headwater.runs import Classification, Corpus, Run
 from headwater.training import TrainSettings, predict, retrain, train
 
@@ -229,11 +231,16 @@ def test_a_fix_leaves_the_run_alone_and_can_be_trained_and_gone_on_with(
         fix(run, Plan((Repair("delete", row=1),)), tmp_path / "r2")
     with pytest.raises(RunError, match="is the run itself"):
         fix(run, mending, run.folder)
-    page = render_page(mended, made, command="headwater fix <r>")
-    assert page == render_page(mended, made, command="headwater fix <r>")
+    page = render_page(mended, made.lineage, command="headwater fix <r>")
+    assert page == render_page(mended, made.lineage, command="headwater fix <r>")
     assert (
         page.startswith("<!doctype html>")
         and "headwater fix &lt;r&gt;" in page
         and "http" not in page.split("</style>")[1]
     )
     assert json.loads(json.dumps(mended.to_dict()))["verdict"][CONTROL] == "better"
+    write_json(made.folder / PROOF, mended.to_dict())
+    assert read_proof(made.folder) == (mended, made.lineage)
+    write_json(made.folder / PROOF, {"arms": []})
+    with pytest.raises(RunError, match=r"proof.json: damaged"):
+        read_proof(made.folder)

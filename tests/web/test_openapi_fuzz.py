@@ -23,7 +23,7 @@ def test_no_generated_request_is_a_fault_of_the_server(copied_run: Path) -> None
     seen: dict[str, set[int]] = {}
     for found in schema.get_all_operations():
         operation = found.ok()
-        if "jobs" in operation.path:  # these start trainings
+        if operation.label == "POST /api/jobs":  # it starts trainings
             continue
         answers = seen.setdefault(operation.path, set())
 

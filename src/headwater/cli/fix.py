@@ -158,7 +158,7 @@ def proved(made: Fix, rows: Corpus, seeds: int, began: float, budget: float | No
     )
     write_json(made.folder / PROOF, proof.to_dict())
     command = shlex.join(["headwater", *sys.argv[1:]])
-    write_text(made.folder / PAGE, render_page(proof, made, command=command))
+    write_text(made.folder / PAGE, render_page(proof, made.lineage, command=command))
     return proof
 
 

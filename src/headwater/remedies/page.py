@@ -5,6 +5,7 @@ No script, nothing fetched, all text escaped. Same proof, same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,40 +17,38 @@ from headwater.attribution.numerals import MINUS, plural
 from headwater.attribution.render import TEMPLATES, environment_of, headwater_version
 from headwater.attribution.trial import trial_view
 from headwater.remedies.arms import UNTOUCHED, about
-from headwater.remedies.fix import Fix
 from headwater.remedies.proof import MOST_SHOWN, Proof, Query, sentence
 
 SHOWN = 12  # queries fixed on the page, and as many broken; proof.json has more
 
-_OWN = Path(__file__).parent / "templates"
+PAGES = Path(__file__).parent / "templates"
 _VERBS = {"delete": "deleted", "relabel": "relabelled", "edit": "edited", "weight": "weighted anew"}
 
 
-def render_page(proof: Proof, fixed: Fix, *, command: str | None = None) -> str:
-    """Draw the page; `command` is what makes it again."""
+def render_page(proof: Proof, lineage: Mapping[str, Any], *, command: str | None = None) -> str:
+    """Draw the page; `lineage` is that of the repair, `command` is what makes it again."""
+    title = f"Did the repair help? · {lineage['run']['name']}"
+    told = proof_context(proof, lineage)
+    template = _templates().get_template("proof.html.j2")
+    return template.render(**told, title=title, command=command, style=_style(), version=headwater_version())
+
+
+def proof_context(proof: Proof, lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the templates of a proof read, whatever frame they stand in."""
     shown = [*proof.broken[:SHOWN], *proof.fixed[:SHOWN]]
-    return (
-        _templates()
-        .get_template("proof.html.j2")
-        .render(
-            proof=proof,
-            title=f"Did the repair help? · {fixed.run.name}",
-            sentence=sentence(proof),
-            applied=applied(fixed.change.counts),
-            before=len(fixed.run.corpus),
-            after=len(fixed.corpus),
-            view=trial_view(_trial(proof, fixed, shown)),
-            hidden=_hidden(proof, len(shown)),
-            untouched_by={
-                kind: [(value, each[UNTOUCHED]) for value, each in values.items()]
-                for kind, values in proof.parts.items()
-            },
-            cited=proof.cited[:SHOWN],
-            command=command,
-            style=_style(),
-            version=headwater_version(),
-        )
-    )
+    return {
+        "proof": proof,
+        "sentence": sentence(proof),
+        "applied": applied(lineage["applied"]),
+        "before": lineage["run"]["rows"],
+        "after": lineage["corpus"]["rows"],
+        "view": trial_view(_trial(proof, len(lineage["deleted"]), shown)),
+        "hidden": _hidden(proof, len(shown)),
+        "untouched_by": {
+            kind: [(value, each[UNTOUCHED]) for value, each in values.items()] for kind, values in proof.parts.items()
+        },
+        "cited": proof.cited[:SHOWN],
+    }
 
 
 def applied(counts: dict[str, int]) -> str:
@@ -70,6 +69,15 @@ def signed(value: float, unit: str) -> str:
     return f"{sign}{abs(number):.{digits}f}"
 
 
+FILTERS: dict[str, Callable[..., Any]] = {
+    "plural": plural,
+    "signed": signed,
+    "about": about,
+    "exact": lambda value: repr(float(value)),
+}
+"""What the templates of a proof need beside those of answers."""
+
+
 def _hidden(proof: Proof, shown: int) -> str:
     """What the list of queries leaves out."""
     found = proof.against[UNTOUCHED]
@@ -79,9 +87,9 @@ def _hidden(proof: Proof, shown: int) -> str:
     return f"The {shown} that changed most are shown; proof.json has up to {MOST_SHOWN} fixed and as many broken."
 
 
-def _trial(proof: Proof, fixed: Fix, shown: list[Query]) -> dict[str, Any]:
+def _trial(proof: Proof, removed: int, shown: list[Query]) -> dict[str, Any]:
     return {
-        "removed": len(fixed.change.delete),
+        "removed": removed,
         "arms": [{"name": arm.name, "accuracy": list(arm.accuracy), "rows": arm.rows} for arm in proof.arms],
         "queries": [
             {
@@ -103,17 +111,12 @@ def _trial(proof: Proof, fixed: Fix, shown: list[Query]) -> dict[str, Any]:
 
 @cache
 def _templates() -> Environment:
-    environment = environment_of(_OWN, TEMPLATES)
-    environment.filters |= {
-        "plural": plural,
-        "signed": signed,
-        "about": about,
-        "exact": lambda value: repr(float(value)),
-    }
+    environment = environment_of(PAGES, TEMPLATES)
+    environment.filters |= FILTERS
     return environment
 
 
 @cache
 def _style() -> Markup:
-    sheets = [*(TEMPLATES / name for name in ("base.css", "page.css", "trial.css")), _OWN / "proof.css"]
+    sheets = [*(TEMPLATES / name for name in ("base.css", "page.css", "trial.css")), PAGES / "proof.css"]
     return Markup("\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets))

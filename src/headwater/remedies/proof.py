@@ -99,6 +99,8 @@ class Proof:
     rows: int
     of: int
     notes: tuple[str, ...]
+    moved: tuple[tuple[int, float], ...] = ()
+    """Test rows, and by how much their loss changed (repaired less untouched, mean over seeds, nats)."""
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -125,6 +127,7 @@ class Proof:
             "test": {"name": self.test, "rows": self.test_rows, "left_out": self.left_out},
             "training_rows": {"used": self.rows, "of": self.of},
             "notes": list(self.notes),
+            "loss_changes": [list(each) for each in self.moved],
         }
 
 
@@ -210,7 +213,13 @@ def prove(
         rows=answers.rows,
         of=answers.of,
         notes=tuple(notes),
+        moved=_moved(repaired, tested[UNTOUCHED], kept),
     )
+
+
+def _moved(repaired: Told, untouched: Told, rows: np.ndarray) -> tuple[tuple[int, float], ...]:
+    changes = (repaired.losses - untouched.losses).mean(axis=0)
+    return tuple((int(row), round(float(change), 6)) for row, change in zip(rows, changes, strict=True))
 
 
 def check_provable(run: Run, plan: Plan, change: Change, test: Corpus) -> set[int]:

@@ -15,6 +15,8 @@ from starlette.responses import HTMLResponse
 
 from headwater.attribution.render import TEMPLATES as ANSWERS
 from headwater.attribution.render import environment_of, headwater_version
+from headwater.remedies.page import FILTERS
+from headwater.remedies.page import PAGES as PROOFS
 
 HERE = Path(__file__).parent
 KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
@@ -33,13 +35,15 @@ PLACES = (
     Place("Why?", "/why"),
     Place("Corpus", "/corpus"),
     Place("Worklist", "/worklist"),
+    Place("Jobs", "/jobs"),
 )
 
 
 @cache
 def environment() -> Environment:
     """Return the workbench's templates, those of answers beside them. `{{ asset("base.css") }}` links a file."""
-    made = environment_of(HERE / "templates", ANSWERS)
+    made = environment_of(HERE / "templates", ANSWERS, PROOFS)
+    made.filters |= FILTERS
     made.globals.update(asset=asset, places=PLACES, version=headwater_version(), here=None, run=None)
     return made
 
@@ -47,7 +51,7 @@ def environment() -> Environment:
 @cache
 def assets() -> Mapping[str, Path]:
     """Return every style and script that may be asked for, by name. Nothing else of the disk can be."""
-    folders = (ANSWERS, HERE / "static")
+    folders = (ANSWERS, PROOFS, HERE / "static")
     found = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in KINDS]
     made = {path.name: path for path in found}
     if len(made) < len(found):

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from headwater.web import corpus, marks, predictions, why, worklist
+from headwater.web import corpus, jobs, marks, predictions, proof, why, worklist
 
-ROUTERS: tuple[APIRouter, ...] = (predictions.router, why.router, corpus.router, worklist.router, marks.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    predictions.router,
+    why.router,
+    corpus.router,
+    worklist.router,
+    marks.router,
+    jobs.router,
+    proof.router,
+)

@@ -1,0 +1,73 @@
+"""A proof as its file holds it, read back: for pages that are drawn long after the retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from headwater.errors import RunError
+from headwater.files import read_json
+from headwater.remedies.differences import Difference, Interval
+from headwater.remedies.fix import LINEAGE, PROOF
+from headwater.remedies.proof import ArmOutcome, Proof, Query
+
+
+def read_proof(folder: Path) -> tuple[Proof, dict[str, Any]]:
+    """Return the proof and the lineage of RUN2/fix. Raises RunError where they are not there, or damaged."""
+    try:
+        return _proof(read_json(folder / PROOF)), read_json(folder / LINEAGE)
+    except FileNotFoundError:
+        raise RunError(f"{folder}: holds no proof. Make one: headwater fix RUN PLAN --out RUN2 --retrain.") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{folder / PROOF}: damaged ({type(error).__name__}: {error}).") from None
+
+
+def _proof(saved: Mapping[str, Any]) -> Proof:
+    return Proof(
+        arms=tuple(_arm(each) for each in saved["arms"]),
+        against={name: _difference(each) for name, each in saved["differences"].items()},
+        parts={
+            kind: {
+                value: {name: _difference(each) for name, each in against.items()} for value, against in values.items()
+            }
+            for kind, values in saved["by"].items()
+        },
+        fixed=tuple(map(_query, saved["fixed"])),
+        broken=tuple(map(_query, saved["broken"])),
+        cited=tuple(map(_query, saved["cited"])),
+        seeds=tuple(saved["seeds"]),
+        asked_seeds=saved["asked_seeds"],
+        test=saved["test"]["name"],
+        test_rows=saved["test"]["rows"],
+        left_out=saved["test"]["left_out"],
+        rows=saved["training_rows"]["used"],
+        of=saved["training_rows"]["of"],
+        notes=tuple(saved["notes"]),
+        moved=tuple((int(row), float(change)) for row, change in saved.get("loss_changes", ())),
+    )
+
+
+def _arm(saved: Mapping[str, Any]) -> ArmOutcome:
+    numbers = tuple(saved["accuracy"]), tuple(saved["loss"])
+    return ArmOutcome(saved["name"], saved["rows"], dict(saved["changed"]), *numbers)
+
+
+def _difference(saved: Mapping[str, Any]) -> Difference:
+    return Difference(
+        accuracy=Interval(**saved["accuracy"]),
+        loss=Interval(**saved["loss"]),
+        fixed=saved["fixed"],
+        broken=saved["broken"],
+        p=saved["p"],
+        rows=saved["rows"],
+        seeds=saved["seeds"],
+    )
+
+
+def _query(saved: Mapping[str, Any]) -> Query:
+    arms = saved["arms"]
+    said, chance, right = (
+        {name: each[key] for name, each in arms.items()} for key in ("predicted", "probability", "right")
+    )
+    return Query(saved["row"], saved["text"], saved["label"], said, chance, right)
