@@ -108,14 +108,20 @@ class Card:
 
 
 @router.get("/worklist", response_class=HTMLResponse, include_in_schema=False)
-def worklist(request: Request, bench: Bench) -> HTMLResponse:
-    """Show the groups."""
+def worklist(
+    request: Request, bench: Bench, at: Annotated[int, Query(ge=1, le=10_000_000)] = 1
+) -> HTMLResponse:
+    """Show the groups; `at` is the page, from 1."""
     found, marks = suggestions_of(bench.index.run), marks_of(bench.index.run).read()
+    groups = _groups(found, marks)
     return page(
         request,
         "worklist.html.j2",
         here="/worklist",
-        groups=_groups(found, marks),
+        groups=groups[(at - 1) * ROWS : at * ROWS],
+        count=len(groups),
+        at=at,
+        pages=max(1, -(-len(groups) // ROWS)),
         audits=[_audited(name, plan, marks) for name, plan in found.plans.items()],
         totals=_totals(marks),
         notes=found.notes,
