@@ -97,7 +97,9 @@ def test_a_failure_is_told_and_the_old_answer_stays(visit: Callable[..., Any]) -
     expect(page.locator(".failure")).to_contain_text("does not answer")
 
 
-@pytest.mark.parametrize("path", ["/why", ASKED, ASKED + "&method=tracin-we&method=bm25", "/predictions"])
+@pytest.mark.parametrize(
+    "path", ["/why", "/words", "/corpus", "/corpus/3", ASKED, ASKED + "&method=tracin-we&method=bm25", "/predictions"]
+)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_pages_fit_and_axe_finds_nothing(visit: Callable[..., Any], path: str, scheme: str, width: int) -> None:

@@ -187,20 +187,21 @@ async def _known(bench: Workbench, row: int) -> Known:
         helps = tuple(_touched(bench, int(each), column) for each in order[:_MOST] if column[each] > 0)
         hurts = tuple(_touched(bench, int(each), column) for each in order[::-1][:_MOST] if column[each] < 0)
         most = int(np.argmax(np.abs(column)))
-        words = await bench.once(("words", row), lambda: _words(bench, row, _sample(bench)[most]))
+        words = await bench.once(("words", row), lambda: _words(bench, row, sample_of_queries(bench)[0][most]))
     return Known(_row(rows, table, row), place, near, helps, hurts, words, asked)
 
 
-def _sample(bench: Workbench) -> list[int]:
-    """The held-out rows that training rows are compared with: all, or as many as are drawn."""
+def sample_of_queries(bench: Workbench) -> tuple[list[int], Corpus]:
+    """Return the held-out rows that training rows are compared with: all, or as many as are drawn."""
     count = len(bench.held_out)
     if count <= QUERIES:
-        return list(range(count))
-    return sorted(int(row) for row in np.random.default_rng(0).choice(count, QUERIES, replace=False))
+        return list(range(count)), bench.held_out
+    rows = sorted(int(row) for row in np.random.default_rng(0).choice(count, QUERIES, replace=False))
+    return rows, bench.held_out.take(rows)
 
 
 def _scores(bench: Workbench) -> Float32[np.ndarray, "queries rows"]:
-    texts = bench.held_out.take(_sample(bench))
+    _, texts = sample_of_queries(bench)
     return np.asarray(bench.index.scores(texts, _known_labels(texts), show=False))
 
 
@@ -217,7 +218,7 @@ def _words(bench: Workbench, row: int, query: int) -> tuple[tuple[str, str, floa
 
 
 def _touched(bench: Workbench, place: int, column: Float32[np.ndarray, " queries"]) -> Touched:
-    row = _sample(bench)[place]
+    row = sample_of_queries(bench)[0][place]
     example = bench.held_out[row]
     return Touched(row, example.text, None if example.label is None else str(example.label), float(column[place]))
 

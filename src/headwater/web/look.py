@@ -34,6 +34,7 @@ PLACES = (
     Place("Predictions", "/predictions"),
     Place("Why?", "/why"),
     Place("Corpus", "/corpus"),
+    Place("Words", "/words"),
     Place("Worklist", "/worklist"),
     Place("Jobs", "/jobs"),
 )

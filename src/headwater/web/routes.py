@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from headwater.web import corpus, jobs, marks, predictions, proof, why, worklist
+from headwater.web import corpus, jobs, marks, predictions, proof, why, words, worklist
 
 ROUTERS: tuple[APIRouter, ...] = (
     predictions.router,
     why.router,
     corpus.router,
+    words.router,
     worklist.router,
     marks.router,
     jobs.router,

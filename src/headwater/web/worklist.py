@@ -108,9 +108,7 @@ class Card:
 
 
 @router.get("/worklist", response_class=HTMLResponse, include_in_schema=False)
-def worklist(
-    request: Request, bench: Bench, at: Annotated[int, Query(ge=1, le=10_000_000)] = 1
-) -> HTMLResponse:
+def worklist(request: Request, bench: Bench, at: Annotated[int, Query(ge=1, le=10_000_000)] = 1) -> HTMLResponse:
     """Show the groups; `at` is the page, from 1."""
     found, marks = suggestions_of(bench.index.run), marks_of(bench.index.run).read()
     groups = _groups(found, marks)

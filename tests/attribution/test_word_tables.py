@@ -1,0 +1,78 @@
+"""Word tables: sums over the inverted index are the sums of the pairs of words that answers show."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headwater as hw
+from headwater.attribution.word_tables import moved, word_table
+from headwater.errors import StoreError
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> hw.Index:
+    import builders
+    from cli.conftest import TRAIN, headwater, write_rows
+
+    folder = tmp_path_factory.mktemp("words")
+    train = write_rows(folder / "train.jsonl", builders.rows(50, seed=1))
+    held = write_rows(folder / "held.jsonl", builders.rows(40, seed=2))
+    called = headwater("train", "--data", train, "--eval", held, *TRAIN, "--out", folder / "run")
+    assert called.code == 0, called.stderr
+    called = headwater("index", folder / "run")
+    assert called.code == 0, called.stderr
+    return hw.Index.open(folder / "run" / "index")
+
+
+def test_a_words_push_is_the_sum_of_its_pairs_over_all_rows_and_queries(index: hw.Index) -> None:
+    queries = index.run.eval_corpus
+    table = word_table(index, queries, show=False)
+    labels = [str(example.label) for example in queries]
+    answers = index.query(queries, labels, len(index), show=False).to_dict()["queries"]
+    push: dict[tuple[str, str], float] = defaultdict(float)
+    special: dict[str, float] = defaultdict(float)
+    by_row: dict[tuple[int, str, str], float] = defaultdict(float)
+    by_query: dict[tuple[int, str], float] = defaultdict(float)
+    for number, (label, answer) in enumerate(zip(labels, answers, strict=True)):
+        for found in [*answer["proponents"], *answer["opponents"]]:
+            for pair in found["words"]:
+                if pair.get("special"):
+                    special[label] += pair["score"]
+                    continue
+                word = pair["train"].casefold()
+                push[word, label] += pair["score"]
+                by_row[found["example"], word, label] += pair["score"]
+                by_query[number, word] += pair["score"]
+    scale = np.abs(table.push).max()
+    assert {word for word, _ in push} == set(table.words)
+    for at, label in enumerate(table.labels):
+        assert table.queries[at] == labels.count(label)
+        assert table.special[at] == pytest.approx(special[label], abs=1e-5 * scale)
+        for number, word in enumerate(table.words):
+            assert table.push[number, at] == pytest.approx(push[word, label], abs=1e-5 * scale), (word, label)
+    for row, word, pushes in zip(table.entry_rows, table.entry_words, table.entry_push, strict=True):
+        for at, label in enumerate(table.labels):
+            assert pushes[at] == pytest.approx(by_row[int(row), table.words[word], label], abs=1e-5 * scale)
+    strongest = int(np.abs(table.push).sum(axis=1).argmax())
+    told = moved(index, table, strongest, len(queries))
+    for number in range(len(queries)):
+        assert told[number] == pytest.approx(by_query[number, table.words[strongest]], abs=1e-5 * scale)
+
+
+def test_all_words_and_special_tokens_add_up_to_all_scores(index: hw.Index) -> None:
+    queries = index.run.eval_corpus
+    table = word_table(index, queries, show=False)
+    labels = [str(example.label) for example in queries]
+    scores = index.scores(queries, labels, show=False).astype(np.float64)
+    for at, label in enumerate(table.labels):
+        mine = [number for number, each in enumerate(labels) if each == label]
+        assert table.whole[at] == pytest.approx(scores[mine].sum(), rel=1e-4, abs=1e-9)
+    assert table.number(table.words[0].upper()) == 0 and table.number("no such word") is None
+
+
+def test_words_of_an_index_without_token_gradients_are_an_error(index: hw.Index, tmp_path: Path) -> None:
+    hw.Index.build(index.run, tmp_path / "other", method="representation-cosine", show=False)
+    with pytest.raises(StoreError, match="token gradients"):
+        word_table(hw.Index.open(tmp_path / "other"), index.run.eval_corpus, show=False)
