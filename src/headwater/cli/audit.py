@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from headwater.cli import audit_duplicates, audit_lexical, audit_mislabels, audit_poison
+from headwater.cli import audit_duplicates, audit_lexical, audit_mislabels, audit_poison, audit_sources
 from headwater.cli.options import examples
 from headwater.cli.places import RunPlace
 
@@ -26,5 +26,5 @@ def audit(context: typer.Context, run: RunPlace) -> None:
     context.obj = run
 
 
-for _what in (audit_mislabels, audit_poison, audit_lexical, audit_duplicates):
+for _what in (audit_mislabels, audit_poison, audit_lexical, audit_duplicates, audit_sources):
     app.registered_commands += _what.app.registered_commands
