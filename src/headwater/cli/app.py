@@ -81,6 +81,11 @@ COMMANDS = {
         "Apply a repair plan to a new corpus, and prove by retraining whether it helped.",
         _RESUMES,
     ),
+    "patch": Entry(
+        "patch",
+        _JUDGE,
+        "Mend wrong answers by a few small steps on the rows that speak for the right ones, until the next training.",
+    ),
 }
 
 
