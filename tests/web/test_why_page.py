@@ -1,7 +1,9 @@
 """The Why? page: each answer is the index's own; what is explained, by which methods, and what marked rows hold."""
 
+import json
 import re
 import shlex
+from collections.abc import Callable
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -159,3 +161,24 @@ def test_without_a_question_a_form_asks_for_one(client: TestClient) -> None:
 def test_a_text_that_begins_with_a_line_break_keeps_it(client: TestClient) -> None:
     page = client.get("/why", params={"text": "\nwarm bread"}).text
     assert ">\n\nwarm bread</textarea>" in page  # HTML drops the first one
+
+
+def test_the_rail_tells_of_all_rows_and_of_grades(
+    served: Path, client: TestClient, index: hw.Index, copied_run: Path, client_of: Callable[[Path], TestClient]
+) -> None:
+    text = "the heron loves warm bread"
+    told = client.get("/api/why/rail", params={"text": text, "label": "good"}).json()
+    scores = index.scores([text], ["good"], show=False)[0].astype(np.float64)
+    assert told["rows"] == len(scores) and told["positive"] == int((scores > 0).sum())
+    ordered = np.sort(scores)[::-1]
+    assert all(score == pytest.approx(ordered[rank - 1]) for rank, score in told["curve"])
+    assert sum(each["push"] for each in told["words"]) + told["special_tokens"] == pytest.approx(scores.sum(), rel=1e-4)
+    assert told["grades"] == [] and len(told["checkpoints"]) == len(index.run.checkpoints)
+    other = client.get("/api/why/rail", params={"text": text, "method": "bm25"}).json()
+    assert other["words"] == [] and other["curve"]
+    (copied_run / "evaluation").mkdir()
+    result = {"method": "tracin-we", "metric": "lds", "value": 0.4, "low": 0.3, "high": 0.5}
+    saved = {"columns": [{"name": "lds", "ceiling": {"highest": 0.8}}], "results": [result]}
+    (copied_run / "evaluation" / "evaluation.json").write_text(json.dumps(saved))
+    (grade,) = client_of(copied_run).get("/api/why/rail", params={"text": text}).json()["grades"]
+    assert grade == {"metric": "lds", "value": 0.4, "low": 0.3, "high": 0.5, "ceiling": 0.8}

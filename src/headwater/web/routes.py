@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from headwater.web import corpus, jobs, marks, predictions, proof, why, words, worklist
+from headwater.web import corpus, jobs, marks, predictions, proof, rail, why, words, worklist
 
 ROUTERS: tuple[APIRouter, ...] = (
     predictions.router,
     why.router,
+    rail.router,
     corpus.router,
     words.router,
     worklist.router,

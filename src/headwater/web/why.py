@@ -69,6 +69,10 @@ class Asked(BaseModel):
         """Return each method that is named once; a form without scripts sends "" for none."""
         return list(dict.fromkeys(name for name in self.method if name))
 
+    def question(self) -> str:
+        """Return what is asked, whatever the method and the marks."""
+        return self.model_dump_json(exclude={"method", "marked"})
+
     def url(self, **changes: Any) -> str:
         """Return the address of the page with some settings changed; settings at their defaults are left out."""
         return "/why?" + urlencode(self.model_copy(update=changes).model_dump(exclude_defaults=True), doseq=True)
@@ -88,16 +92,15 @@ async def why(request: Request, bench: Bench, asked: Annotated[Asked, Query()]) 
 @router.get("/api/why", tags=["why"], responses=REFUSED)
 async def explain_one(bench: Bench, asked: Annotated[Asked, Query()]) -> dict[str, Any]:
     """Explain one answer by one method: what `headwater query --json` prints."""
-    _must_ask(asked)
-    return await answer_of(bench, asked, await _method(bench, asked))
+    must_ask(asked)
+    return await answer_of(bench, asked, await chosen_method(bench, asked))
 
 
 @router.get("/api/why/removal", tags=["why"], responses=REFUSED)
 async def removal(bench: Bench, asked: Annotated[Asked, Query()]) -> dict[str, Any]:
     """Estimate, to first order, which share of the push toward and away from an answer the marked rows hold."""
-    _must_ask(asked)
-    method = await _method(bench, asked)
-    scores = await bench.once(("scores", method, _question(asked)), lambda: _ask(bench, asked, method, scored=True))
+    must_ask(asked)
+    scores = await scores_of(bench, asked, await chosen_method(bench, asked))
     rows = asked.marked or await run_in_threadpool(doomed_rows, bench)
     return vars(estimate_removal(scores, rows))
 
@@ -115,19 +118,22 @@ async def answer_of(bench: Workbench, asked: Asked, method: str) -> dict[str, An
         cleaned: dict[str, Any] = clean(found.to_dict())
         return cleaned
 
-    return await bench.once(("answer", method, _question(asked)), made)
+    return await bench.once(("answer", method, asked.question()), made)
 
 
-def _question(asked: Asked) -> str:
-    return asked.model_dump_json(exclude={"method", "marked"})
+async def scores_of(bench: Workbench, asked: Asked, method: str) -> Any:
+    """Return the scores of all rows, float32 [rows]; kept as answers are."""
+    return await bench.once(("scores", method, asked.question()), lambda: _ask(bench, asked, method, scored=True))
 
 
-def _must_ask(asked: Asked) -> None:
+def must_ask(asked: Asked) -> None:
+    """Refuse a request without a question."""
     if not asked.asks:
         raise HTTPException(422, "Give a row, or a text.")
 
 
-async def _method(bench: Workbench, asked: Asked) -> str:
+async def chosen_method(bench: Workbench, asked: Asked) -> str:
+    """Return the first method that is asked for, or the first there is."""
     return asked.methods[0] if asked.methods else (await methods_of(bench))[0].name
 
 
@@ -147,17 +153,19 @@ def _held(bench: Workbench, asked: Asked) -> Example | None:
     return texts[asked.row]
 
 
+def queries_of(bench: Workbench, asked: Asked) -> tuple[Any, Any]:
+    """Return the one query that is asked, as the index takes it, and the label to explain (None: what is said)."""
+    held = _held(bench, asked)
+    if held is None:
+        return [asked.text if not asked.text_pair else (asked.text, asked.text_pair)], asked.label or None
+    own = "said" if text_task(bench.index.run.task) is None else "label"
+    label = held.label if (asked.explain or own) == "label" else None
+    return bench.held_out.take([held.row]), label
+
+
 def _ask(bench: Workbench, asked: Asked, method: str, *, scored: bool = False) -> Any:
     """Ask the index, for an answer or for the scores of all rows (float32 [rows])."""
-    held = _held(bench, asked)
-    label: Any = asked.label or None
-    queries: Any
-    if held is None:
-        queries = [asked.text if not asked.text_pair else (asked.text, asked.text_pair)]
-    else:
-        queries = bench.held_out.take([held.row])
-        own = "said" if text_task(bench.index.run.task) is None else "label"
-        label = held.label if (asked.explain or own) == "label" else None
+    queries, label = queries_of(bench, asked)
     labels = None if label is None else [label]
     spans = None if asked.start is None or asked.end is None else [(asked.start, asked.end)]
     if scored:

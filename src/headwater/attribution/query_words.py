@@ -1,0 +1,88 @@
+"""What all training rows together pushed through each word of one query: TracIn-WE's scores, summed over the rows.
+
+    push(word) = sum_c weight_c  sum_{places p of the word} < g_c(query, p), sum_rows g_c(row, token at p) >
+
+so the index is read once for the query's tokens, and the pushes add up to the sum of all scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headwater.attribution.completions import NEW_TOKENS
+from headwater.attribution.index import Index
+from headwater.attribution.queries import Queries
+from headwater.attribution.words import Texts
+from headwater.errors import StoreError
+from headwater.methods import Matched, TokenPart
+
+_POSTINGS = 16_384  # vectors that are decoded at a time
+
+
+@dataclass(frozen=True)
+class QueryWord:
+    """A word of the query in the order of the text, and what all rows pushed through it."""
+
+    word: str
+    push: float
+
+
+@dataclass(frozen=True)
+class QueryWords:
+    """The words, and what went through special tokens; together the sum of all scores."""
+
+    words: tuple[QueryWord, ...]
+    special: float
+
+
+def query_words(index: Index, query: Queries, label: str | int | None) -> QueryWords:
+    """Sum up all rows by the words of one query, explained by `label` (None: what the model says).
+
+    Raises StoreError where the index holds no token gradients.
+    """
+    if index.token_store is None:
+        raise StoreError("words need token gradients, which this index has not: headwater index RUN.")
+    read, labels = index._read(query, None if label is None else [label])
+    question, scorer = index._ask(read, labels, "tracin-we", {}, NEW_TOKENS)
+    assert isinstance(scorer, Matched)
+    asked = question.asked[0]
+    texts = Texts.of(asked.example, asked.encoding)
+    of_place = texts.words.of_place
+    pushes: dict[int | None, float] = {}
+    for part in scorer.parts:
+        for place, value in _by_place(part):
+            word = of_place[place] if 0 <= place < len(of_place) else None
+            pushes[word] = pushes.get(word, 0.0) + value
+    words = [QueryWord(texts.words.surface(w), pushes[w]) for w in sorted(w for w in pushes if w is not None)]
+    return QueryWords(tuple(words), pushes.get(None, 0.0))
+
+
+def _by_place(part: TokenPart) -> list[tuple[int, float]]:
+    """What all rows pushed through each place of the query at one checkpoint."""
+    taught = {token: _taught(part, token) for token in part.queries.tokens.tolist()}
+    found = []
+    for at in range(len(part.places.rows)):
+        vector = taught.get(int(part.places.tokens[at]))
+        if vector is not None:
+            value = float(part.places.gradients[at].cpu().double() @ vector) * part.weight
+            found.append((int(part.places.places[at]), value))
+    return found
+
+
+def _taught(part: TokenPart, token: int) -> Tensor:
+    """Add up what all living rows pushed through a token: float64 [d]."""
+    living = part.store.living
+    total = torch.zeros(part.queries.dimension, dtype=torch.float64)
+    for segment in part.store.segments(part.checkpoint):
+        where = segment.postings.span(token)
+        places = np.arange(where.start, where.stop)
+        if living is not None:
+            rows = segment.postings.rows[where].astype(np.int64) + segment.rows.start
+            places = places[np.isin(rows, np.asarray(living))]
+        for start in range(0, len(places), _POSTINGS):
+            total += segment.postings.gradients(places[start : start + _POSTINGS]).double().sum(dim=0)
+    return total
