@@ -2,7 +2,8 @@
 import { ask, make } from "./frame.js";
 
 const place = document.querySelector(".all-rows");
-const number = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toPrecision(3);
+const size = (value) => (value !== 0 && value < 1e-3 ? value.toExponential(2) : value.toPrecision(3));
+const number = (value) => (value < 0 ? "−" : "+") + size(Math.abs(value));
 const svg = (tag, attributes) => {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
