@@ -48,11 +48,12 @@ def main() -> None:
     found = predict(run.checkpoints[-1].load(), run.tokenizer, run.task, held, show=False)
     wrong = np.flatnonzero(~found.correct)[: options.targets].tolist()
     others = held.take([row for row in range(len(held)) if row not in wrong][:_OTHERS])
-    print(f"\naccuracy {found.accuracy:.4f}; {len(wrong)} wrong answers, {options.steps} steps of 10 rows at most\n")
+    steps = f"at most {options.steps} steps of 10 rows, and 10 random ones beside them"
+    print(f"\naccuracy {found.accuracy:.4f}; {len(wrong)} wrong answers, {steps}\n")
     print("| by | fixed | probability of the right label | broken of 300 | fixed of 300 | accuracy, points | s each |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for by in BYS:
-        how = Patching(by, steps=options.steps, learning_rate=options.learning_rate, seconds=20.0)
+    for by, replay in [*((by, 10) for by in BYS), ("index", 0)]:
+        how = Patching(by, replay=replay, steps=options.steps, learning_rate=options.learning_rate, seconds=20.0)
         told: list[Any] = []
         started = time.monotonic()
         for row in wrong:
@@ -64,7 +65,8 @@ def main() -> None:
         points = 100 * np.mean([one.others.accuracy.value for one in told])
         count = sum(target.fixed for target in targets)
         changed = f"{broken:.1f} | {fixed:.1f} | {points:+.2f}"
-        print(f"| {by} | {count} of {len(wrong)} | {gained:+.3f} | {changed} | {each:.1f} |", flush=True)
+        name = by if replay else f"{by}, no random rows"
+        print(f"| {name} | {count} of {len(wrong)} | {gained:+.3f} | {changed} | {each:.1f} |", flush=True)
 
 
 def rows(place: str, most: int) -> list[dict[str, Any]]:

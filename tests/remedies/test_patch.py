@@ -76,7 +76,7 @@ def test_a_patch_raises_the_targets_and_leaves_the_old_run_as_it_was(
 
 
 def test_one_step_is_adams_on_the_rows_chosen(index: hw.Index, wrong: hw.Corpus, tmp_path: Path) -> None:
-    how = Patching(rows=3, steps=1, learning_rate=1e-3)
+    how = Patching(rows=3, replay=0, steps=1, learning_rate=1e-3)
     told = patch(index, wrong, None, how, out=tmp_path / "one", control=False, show=False)
     run = index.run
     model = load_model(run.checkpoints[-1].path, run.task.auto)
@@ -137,6 +137,8 @@ def test_what_cannot_be_patched_is_refused(index: hw.Index, wrong: hw.Corpus, tm
     for field in ("steps", "rows", "candidates"):
         with pytest.raises(UsageError, match=field):
             Patching(**{field: 0})
+    with pytest.raises(UsageError, match="replay"):
+        Patching(replay=-1)
     with pytest.raises(UsageError, match="learning_rate"):
         Patching(learning_rate=0)
     (tmp_path / "full").mkdir()

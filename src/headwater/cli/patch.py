@@ -59,6 +59,9 @@ def patch(
     ] = "index",
     candidates: Annotated[int, typer.Option(metavar="N", min=1, help="Rows that may be stepped on.")] = 100,
     rows: Annotated[int, typer.Option(metavar="N", min=1, help="Rows of one step.")] = 10,
+    replay: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Random rows of one step beside these: they hold all else in place.")
+    ] = 10,
     steps: Annotated[
         int, typer.Option(metavar="N", min=1, help="Steps at most; fewer where all is right before.")
     ] = 10,
@@ -82,7 +85,7 @@ def patch(
     from headwater.remedies.patch import patch as apply
 
     index = open_indexes([run], plain)
-    how = Patching(by, candidates, rows, steps, learning_rate, seconds_of(budget))
+    how = Patching(by, candidates, rows, replay, steps, learning_rate, seconds_of(budget))
     held = labelled(index.run, queries, plain) if queries is not None else index.run.eval_corpus
     targets = _targets(index, held, text, label, row or [], wrong)
     told = apply(index, targets, held, how, out=None if out is None else out.resolve(), seed=seed)

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +46,8 @@ class Patching:
     by: By = "index"
     candidates: int = 100
     rows: int = 10
+    replay: int = 10
+    """Random rows that each step takes too: they hold the model where it is for everything else."""
     steps: int = 10
     learning_rate: float = 1e-4
     seconds: float = 60.0
@@ -58,6 +60,8 @@ class Patching:
         for name in ("candidates", "rows", "steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be 1 or more, not {getattr(self, name)}.")
+        if self.replay < 0:
+            raise UsageError(f"replay must be 0 or more, not {self.replay}.")
         if not 0 < self.learning_rate < math.inf:
             raise UsageError(f"learning_rate must be above 0, not {self.learning_rate}.")
 
@@ -135,7 +139,7 @@ def patch(
     asked = _Asked(run, targets, others)
     before = asked.of(model)
     order, notes = ranked(index, model, targets, how, seed=seed, show=show)
-    used, steps = _step(run, model, order, targets, how, show)
+    used, steps = _step(run, model, order, targets, how, seed, show)
     after = asked.of(model)
     told = Patched(
         asked.targets(before, after),
@@ -150,15 +154,11 @@ def patch(
     if control and how.by != "random":
         other = load_model(run.checkpoints[-1].path, run.task.auto, merge=False)
         drawn = np.random.default_rng(seed).permutation(len(run.corpus))[: how.candidates].tolist()
-        _step(
-            run, other, drawn, None, Patching("random", how.candidates, how.rows, steps or 1, how.learning_rate), show
-        )
+        _step(run, other, drawn, None, replace(how, by="random", steps=steps or 1), seed, show)
         chance = asked.of(other)
         fixed = sum(target.fixed for target in asked.targets(before, chance))
-        told = Patched(
-            told.targets, told.rows, steps, told.others, asked.difference(chance, before), fixed, 0.0, told.notes
-        )
-    told = Patched(**{**vars(told), "seconds": time.monotonic() - began})
+        told = replace(told, control=asked.difference(chance, before), control_fixed=fixed)
+    told = replace(told, seconds=time.monotonic() - began)
     if out is not None:
         _write(run, model, told, how, out)
     return told
@@ -276,11 +276,13 @@ def _step(
     order: Sequence[int],
     targets: Corpus | None,
     how: Patching,
+    seed: int,
     show: bool | None,
 ) -> tuple[list[int], int]:
     """Step down the loss of the rows, the strongest first and round again, until the targets are right."""
     if not order:
         return [], 0
+    drawn = np.random.default_rng([seed, 1])
     optimizer = torch.optim.Adam(only_trained(model, run), lr=how.learning_rate)
     model.eval()  # type: ignore[no-untyped-call]
     used: list[int] = []
@@ -289,8 +291,9 @@ def _step(
         for number in range(how.steps):
             first = number * how.rows % len(order)
             rows = [order[(first + place) % len(order)] for place in range(min(how.rows, len(order)))]
+            replayed = drawn.integers(len(run.corpus), size=how.replay).tolist()
             optimizer.zero_grad(set_to_none=True)
-            _loss(run, model, run.corpus, rows).backward()  # type: ignore[no-untyped-call]
+            _loss(run, model, run.corpus, [*rows, *replayed]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             used += [row for row in rows if row not in used]
             steps += 1
