@@ -182,3 +182,32 @@ def test_the_rail_tells_of_all_rows_and_of_grades(
     (copied_run / "evaluation" / "evaluation.json").write_text(json.dumps(saved))
     (grade,) = client_of(copied_run).get("/api/why/rail", params={"text": text}).json()["grades"]
     assert grade == {"metric": "lds", "value": 0.4, "low": 0.3, "high": 0.5, "ceiling": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("spec", "options"),
+    [
+        ("tracin-we/normalize=both", {"normalize": "both"}),
+        ("tracin-we/special-tokens=false/max-words=3", {"special_tokens": False, "max_words": 3}),
+        ("tracin-we/synonyms=true", {"synonyms": True}),
+    ],
+)
+def test_options_of_a_method_stand_in_the_address_and_in_the_command(
+    client: TestClient, index: hw.Index, spec: str, options: dict[str, Any]
+) -> None:
+    text = "the heron loves warm bread"
+    told = client.get("/api/why", params={"text": text, "label": "good", "method": spec}).json()
+    found = index.query([text], ["good"], show=False, **options).to_dict()
+    assert told["queries"][0]["proponents"] == json.loads(json.dumps(found["queries"][0]["proponents"]))
+    page = client.get("/why", params={"text": text, "label": "good", "method": ["tracin-we", spec]})
+    assert page.status_code == 200 and f"<option selected>{spec}</option>" in page.text
+    command = shlex.split(unescape(re.findall(r"<code>(headwater query[^<]*)</code>", page.text)[1]))
+    again = headwater(*command[1:], "--json")
+    assert again.code == 0, again.stderr
+    assert json.loads(again.stdout)["queries"][0]["proponents"] == told["queries"][0]["proponents"]
+
+
+def test_options_that_are_not_there_are_refused(client: TestClient) -> None:
+    for spec, said in (("tracin-we/nobody=1", "nobody"), ("tracin-we/normalize", "option"), ("bm25/x=1", "x")):
+        refused = client.get("/api/why", params={"text": "the heron", "method": spec})
+        assert refused.status_code == 422 and said in refused.json()["error"]

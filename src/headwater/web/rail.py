@@ -29,7 +29,7 @@ async def rail(bench: Bench, asked: Annotated[Asked, Query()]) -> Mapping[str, A
     scores = await scores_of(bench, asked, method)
     words: list[dict[str, Any]] = []
     special = None
-    if method == "tracin-we" and asked.start is None:
+    if method == "tracin-we" and asked.start is None:  # of options, sums over all rows know nothing
         queries, label = queries_of(bench, asked)
         found = await bench.once(("query words", asked.question()), lambda: query_words(bench.index, queries, label))
         words, special = [vars(each) for each in found.words], found.special

@@ -15,6 +15,7 @@ from headwater.attribution.attributions import Attributions
 from headwater.attribution.removing import estimate_removal
 from headwater.attribution.view import clean
 from headwater.errors import DataError
+from headwater.evaluation.candidates import Candidate
 from headwater.methods import Method
 from headwater.runs import Example, text_task
 from headwater.web.errors import REFUSED
@@ -47,7 +48,8 @@ class Asked(BaseModel):
     end: Row | None = None
     """... up to this one."""
     method: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=2)] = []
-    """By which methods, at most two side by side; if not given, the first that the index can answer by."""
+    """By which methods, at most two side by side, with options as tracin-we/normalize=both; if not given, the first
+    that the index can answer by."""
     k: Annotated[int, Field(ge=1, le=100)] = 10
     """Rows a list."""
     marked: Annotated[list[Row], Field(max_length=1000)] = []
@@ -85,7 +87,7 @@ async def why(request: Request, bench: Bench, asked: Annotated[Asked, Query()]) 
     chosen = asked.methods or [methods[0].name]
     answers = [await answer_of(bench, asked, name) for name in chosen] if asked.asks else []
     ranks = await _ranks(bench) if asked.row is not None else []
-    shown = why_view(bench.index, asked, answers, methods, ranks, _held(bench, asked))
+    shown = why_view(bench.index, asked, chosen, answers, methods, ranks, _held(bench, asked))
     return page(request, "why.html.j2", here="/why", shown=shown, asked=asked)
 
 
@@ -167,7 +169,9 @@ def _ask(bench: Workbench, asked: Asked, method: str, *, scored: bool = False) -
     """Ask the index, for an answer or for the scores of all rows (float32 [rows])."""
     queries, label = queries_of(bench, asked)
     labels = None if label is None else [label]
+    chosen = Candidate.parse(method)
+    given: dict[str, Any] = {"method": chosen.method, **chosen.options}
     spans = None if asked.start is None or asked.end is None else [(asked.start, asked.end)]
     if scored:
-        return bench.index.scores(queries, labels, method=method, spans=spans, show=False)[0]
-    return bench.index.query(queries, labels, asked.k, method=method, spans=spans, show=False)
+        return bench.index.scores(queries, labels, spans=spans, show=False, **given)[0]
+    return bench.index.query(queries, labels, asked.k, spans=spans, show=False, **given)

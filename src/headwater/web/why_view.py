@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 ROWS_AT = "/corpus/" if any(place.path == "/corpus" for place in PLACES) else ""  # where a training row's page is
 _MANY = 30  # labels that are still offered as links
+_VARIANTS = {
+    "tracin-we": ("normalize=both", "normalize=train", "special-tokens=false", "max-words=10", "synonyms=true"),
+}
+"""Options that the page offers beside a method's own defaults; the address takes all."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Answered:
 
     view: View
     method: Method
+    spec: str
+    """The method with its options, as the address names it."""
     command: str
 
 
@@ -56,6 +62,8 @@ class Why:
 
     answers: tuple[Answered, ...]
     methods: tuple[Method, ...]
+    variants: tuple[str, ...]
+    """Methods with options that may be chosen, those that are shown among them."""
     explains: tuple[Choice, ...]
     place: Place | None
     text: str
@@ -72,6 +80,7 @@ class Why:
 def why_view(
     index: Index,
     asked: Asked,
+    specs: Sequence[str],
     answers: Sequence[Mapping[str, Any]],
     methods: Sequence[Method],
     ranks: Sequence[int],
@@ -85,8 +94,11 @@ def why_view(
     text = str(query.get("text") or "")
     pair = query.get("text_pair")
     return Why(
-        answers=tuple(_answered(index, asked, answer, number) for number, answer in enumerate(answers, 1)),
+        answers=tuple(
+            _answered(index, asked, answer, number, specs[number - 1]) for number, answer in enumerate(answers, 1)
+        ),
         methods=tuple(methods),
+        variants=_variants(methods, specs),
         explains=_explains(asked, query, held, list(run.label2id), language) if answers else (),
         place=_place(asked, ranks, language),
         text=text,
@@ -99,21 +111,32 @@ def why_view(
     )
 
 
-def _answered(index: Index, asked: Asked, answer: Mapping[str, Any], number: int) -> Answered:
+def _variants(methods: Sequence[Method], specs: Sequence[str]) -> tuple[str, ...]:
+    offered = [f"{each.name}/{option}" for each in methods for option in _VARIANTS.get(each.name, ())]
+    return tuple(dict.fromkeys([*offered, *(spec for spec in specs if "/" in spec)]))
+
+
+def _answered(index: Index, asked: Asked, answer: Mapping[str, Any], number: int, spec: str) -> Answered:
     shown = view(answer, k=asked.k)
     queries = tuple(replace(query, number=number) for query in shown.queries)
-    shown = replace(shown, queries=queries, heading=shown.method, rows_at=ROWS_AT)
-    return Answered(shown, get_method(shown.method), _command(index, asked, answer))
+    shown = replace(shown, queries=queries, heading=spec, rows_at=ROWS_AT)
+    return Answered(shown, get_method(shown.method), spec, _command(index, asked, answer, spec))
 
 
-def _command(index: Index, asked: Asked, answer: Mapping[str, Any]) -> str:
+def _command(index: Index, asked: Asked, answer: Mapping[str, Any], spec: str) -> str:
     query = answer["queries"][0]
     parts = ["headwater", "query", str(index.run.folder), "--text", str(query["text"])]
     if query.get("text_pair") is not None:
         parts += ["--text-pair", str(query["text_pair"])]
     if query.get("label_source") == "given":
         parts += ["--label", str(query["label"])]
-    return shlex.join([*parts, "--method", str(answer["method"]), "--top", str(asked.k)])
+    parts += ["--method", str(answer["method"])]
+    for option in spec.split("/")[1:]:
+        name, _, value = option.partition("=")
+        flag = name.strip().replace("_", "-")
+        plain = {"true": [f"--{flag}"], "false": [f"--no-{flag}"]}
+        parts += plain.get(value.strip(), [f"--{flag}", value.strip()])
+    return shlex.join([*parts, "--top", str(asked.k)])
 
 
 def _explains(
