@@ -72,6 +72,17 @@ def test_what_an_audit_suggests_is_on_the_card_of_an_answer(visit: Callable[...,
     expect(page.locator(".tray .rows")).to_contain_text("1 marked")
 
 
+def test_a_row_is_marked_on_its_own_page(visit: Callable[..., Any]) -> None:
+    from playwright.sync_api import expect
+
+    page, other = visit("/corpus/5"), visit("/corpus/5")
+    page.keyboard.press("x")
+    expect(page.locator(".marking .state")).to_have_text("marked: delete")
+    expect(other.locator(".marking .state")).to_have_text("marked: delete")
+    page.keyboard.press("u")
+    expect(other.locator(".marking .state")).to_have_text("")
+
+
 @pytest.mark.parametrize("path", ["/worklist", f"/worklist/group?audit=mislabels&group={GROUP}&rows=all"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])

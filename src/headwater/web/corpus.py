@@ -123,7 +123,7 @@ async def list_corpus(bench: Bench, shown: Annotated[Shown, Query()]) -> Mapping
 async def corpus_row(request: Request, bench: Bench, row: Number) -> HTMLResponse:
     """Show one training row: whom it helps and hurts, its words, its neighbours."""
     known = await _known(bench, row)
-    return page(request, "row.html.j2", here="/corpus", known=known, rows=len(bench.index))
+    return page(request, "row.html.j2", here="/corpus", known=known, rows=len(bench.index), labels=_labels(bench))
 
 
 @router.get("/api/corpus/{row}", tags=["corpus"], responses=REFUSED)
