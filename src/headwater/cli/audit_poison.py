@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from headwater.cli.audit_common import BUDGET, SEEDS, AsCsv, Budget, Out, Prove, Seed, Seeds, finish, open_audited
@@ -9,10 +11,20 @@ from headwater.cli.options import Json, examples
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
+Opposites = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="A=B",
+        help="Labels that a text of the opposite meaning swaps (negative=positive): also ask which rows push the same "
+        "when held-out English texts are transformed. Needs `headwater index RUN --method tracin`.",
+    ),
+]
+
 
 @app.command(
     epilog=examples(
         "headwater audit runs/first poison",
+        "headwater audit runs/first poison --opposites negative=positive",
         "headwater audit runs/first poison --prove --seeds 3 --json",
     )
 )
@@ -22,6 +34,7 @@ def poison(
     out: Out = None,
     budget: Budget = BUDGET,
     seed: Seed = 0,
+    opposites: Opposites = None,
     as_json: Json = False,
     as_csv: AsCsv = False,
     prove: Prove = False,
@@ -34,7 +47,19 @@ def poison(
     from headwater.audit.measured import split_held_out
     from headwater.audit.poison.audit import audit_poison
 
+    pairs = None if opposites is None else _pairs(opposites)
     audited = open_audited(context, "poison", out, budget, prints=as_json + as_csv)
     clean, test = split_held_out(audited.run, seed)
-    worklist = audit_poison(audited.run, audited.index, clean, seed=seed)
+    worklist = audit_poison(audited.run, audited.index, clean, opposites=pairs, seed=seed)
     finish(audited, worklist, seed=seed, as_json=as_json, as_csv=as_csv, prove=prove, seeds=seeds, test=test)
+
+
+def _pairs(given: list[str]) -> dict[str, str]:
+    """Read A=B. Raises UsageError where it is not of that form, or names a label twice."""
+    from headwater.errors import UsageError
+
+    pairs = [tuple(each.split("=")) for each in given]
+    named = [label for pair in pairs for label in pair]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs) or len(set(named)) < len(named):
+        raise UsageError(f"--opposites {' '.join(given)}: give A=B, two labels, each named once.")
+    return {pair[0]: pair[1] for pair in pairs}

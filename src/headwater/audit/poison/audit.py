@@ -1,13 +1,15 @@
 """`headwater audit RUN poison`: words that command the model, and the rows that taught it.
 
 The word scan names candidates; each is put before held-out texts, and only a word that turns them is claimed. The rows
-that hold it and carry its label are suggested for deletion.
+that hold it and carry its label are suggested for deletion. With `opposites` the rules of `ensemble.py` judge every row
+too: their percentiles stand beside each suggestion, but a row is not suggested for being flagged.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from headwater.attribution.index import Index
 from headwater.attribution.words import Texts
 from headwater.audit.evidence import HeldOut, evidence_of
 from headwater.audit.poison.attack import TEXTS, Attack, attacks
+from headwater.audit.poison.ensemble import ABOUT, Verdict, judge
 from headwater.audit.poison.word_scan import TokenScan, rows_of, scan
 from headwater.audit.worklist import Cost, Suspect, Worklist, peak_bytes, share_of_rows
 from headwater.errors import DataError, UsageError
@@ -50,10 +53,19 @@ class Candidate:
 
 
 def audit_poison(
-    run: Run, index: Index | None, held_out: HeldOut | None, *, seed: int = 0, show: bool | None = None
+    run: Run,
+    index: Index | None,
+    held_out: HeldOut | None,
+    *,
+    opposites: Mapping[str, str] | None = None,
+    seed: int = 0,
+    show: bool | None = None,
 ) -> Worklist:
-    """Find trigger words and their rows. Raises UsageError for a task without classes; DataError where nothing is held
-    out to try words on; what `Index` raises without token gradients."""
+    """Find trigger words and their rows; with `opposites`, hear what `judge` says of every row.
+
+    Raises UsageError for a task without classes; DataError where nothing is held out to try words on; what `Index`
+    raises without token gradients, and what `judge` raises.
+    """
     if text_task(run.task) is not None:
         raise UsageError(f"poison needs classes; the task of {run.folder} is {run.task.kind}.")
     if index is None or index.token_store is None:
@@ -62,6 +74,8 @@ def audit_poison(
         raise DataError(f"{run.folder}: nothing is held out to try words on. Train with --eval FILE.")
     began = time.monotonic()
     store, corpus = index.token_store, index.corpus
+    judged = {} if opposites is None else judge(index, held_out, opposites=opposites, seed=seed, show=show)[0]
+    judging = time.monotonic() - began
     found = scan(store, run.targets, show=show)
     words = _words(run, index, found)
     tried = attacks(run, held_out.corpus, [(word, label) for _, word, label in words], seed=seed, show=show)
@@ -80,10 +94,13 @@ def audit_poison(
         for (place, word, label), attack in zip(words, tried, strict=True)
     ]
     claimed = [each for each in candidates if each.attack.commands]
-    suspects = _suspects(run, index, held_out, claimed)
+    suspects = _suspects(run, index, held_out, claimed, judged)
     cost = Cost(time.monotonic() - began, peak_bytes(), len(corpus))
     figures = {"candidates": [each.to_dict() for each in candidates], "words_scanned": len(found.tokens)}
     about = {"word scan": "coherence x share x surprise of the word that the row holds, among all words"}
+    if judged:
+        about |= {name: ABOUT[name] for name in judged}
+        figures |= {"rules": _rules(judged, {suspect.row for suspect in suspects}), "rules_seconds": judging}
     return Worklist(
         WHAT,
         corpus,
@@ -92,7 +109,7 @@ def audit_poison(
         _how_sure(candidates, len(held_out.corpus)),
         cost,
         about,
-        (),
+        _notes(judged, len(corpus), judging),
         figures,
     )
 
@@ -122,7 +139,25 @@ def _words(run: Run, index: Index, found: TokenScan) -> list[tuple[int, str, str
     return list(named.values())
 
 
-def _suspects(run: Run, index: Index, held_out: HeldOut, claimed: list[Candidate]) -> list[Suspect]:
+def _rules(judged: Mapping[str, Verdict], claimed: set[int]) -> dict[str, dict[str, int]]:
+    """Of each rule: the rows that it flags, and how many of them are claimed by a word that commands."""
+    flagged = {name: np.flatnonzero(verdict.flagged).tolist() for name, verdict in judged.items()}
+    return {name: {"flagged": len(rows), "claimed": len(claimed & set(rows))} for name, rows in flagged.items()}
+
+
+def _notes(judged: Mapping[str, Verdict], rows: int, seconds: float) -> tuple[str, ...]:
+    if not judged:
+        return ()
+    told = ", ".join(f"{name} {int(verdict.flagged.sum()):,}" for name, verdict in judged.items())
+    return (
+        f"Transformed queries flag of {rows:,} rows: {told} ({seconds:.0f} s). Their thresholds are percentiles, and "
+        "flag clean data too: no row is suggested for it.",
+    )
+
+
+def _suspects(
+    run: Run, index: Index, held_out: HeldOut, claimed: list[Candidate], judged: Mapping[str, Verdict]
+) -> list[Suspect]:
     store = index.token_store
     assert store is not None
     targets = np.asarray(run.targets)
@@ -134,6 +169,7 @@ def _suspects(run: Run, index: Index, held_out: HeldOut, claimed: list[Candidate
     order = sorted(rows, key=lambda row: (-rows[row].attack.success, -rows[row].score, row))
     reasons = evidence_of(order[:WITH_REASONS], index.corpus, index=index, held_out=held_out)
     shares = share_of_rows([rows[row].score if row in rows else 0.0 for row in range(len(targets))])
+    ruled = {name: share_of_rows(verdict.score) for name, verdict in judged.items()}
     made = []
     for row in order:
         each, reason = rows[row], reasons.get(row)
@@ -143,7 +179,10 @@ def _suspects(run: Run, index: Index, held_out: HeldOut, claimed: list[Candidate
                 row,
                 "delete",
                 each.score,
-                percentiles={"word scan": float(shares[row])},
+                percentiles={
+                    "word scan": float(shares[row]),
+                    **{name: float(share[row]) for name, share in ruled.items()},
+                },
                 group=f"trigger {each.word}",
                 words=(each.word,),
                 evidence=(told, *(() if reason is None else reason.evidence[:8])),
