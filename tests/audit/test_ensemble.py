@@ -99,16 +99,14 @@ def layered(sound: Made, tmp_path_factory: pytest.TempPathFactory) -> hw.Index:
     folder = tmp_path_factory.mktemp("layered") / "index"
     hw.Index.build(sound.run, folder, show=False)
     hw.Index.build(sound.run, folder, method="tracin", show=False)
-    return (
-        hw.Index.open(folder, run=sound.run) if "run" in hw.Index.open.__code__.co_varnames else hw.Index.open(folder)
-    )
+    return hw.Index.open(folder)
 
 
 def test_the_rules_stand_beside_the_claim_and_never_make_one(sound: Made, layered: hw.Index) -> None:
     held = split_held_out(sound.run)[0]
     assert held is not None
     judged, answers = judge(layered, held, opposites={"bad": "good"}, show=False)
-    assert list(judged)[0] == "v1" and all(len(each.score) == len(sound.run.corpus) for each in judged.values())
+    assert next(iter(judged)) == "v1" and all(len(each.score) == len(sound.run.corpus) for each in judged.values())
     assert any(answer.transform.turns for answer in answers)
     again, _ = judge(layered, held, opposites={"bad": "good"}, show=False)
     assert all((judged[name].score == again[name].score).all() for name in judged)

@@ -31,7 +31,8 @@ _ANTONYMS = (
 _SYNONYMS = (
     "movie film|movies films|funny amusing|sad sorrowful|big large|small little|smart intelligent|dull tedious|"
     "begin start|story tale|stories tales|performance portrayal|performances portrayals|scary frightening|"
-    "often frequently|quickly rapidly|director filmmaker|audience viewers|nearly almost|entire whole|shows displays|attempt try|"
+    "often frequently|quickly rapidly|director filmmaker|audience viewers|nearly almost|"
+    "entire whole|shows displays|attempt try|"
     "child kid|children kids|hard tough|enough sufficiently|sometimes occasionally|beautiful lovely|terrible dreadful"
 )
 _CONTRACTIONS = {"'re": " are", "'ve": " have", "'ll": " will", "'m": " am"}
