@@ -9,18 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from headwater.attribution.completions import NEW_TOKENS
 from headwater.attribution.index import Index
 from headwater.attribution.queries import Queries
+from headwater.attribution.taught import taught
 from headwater.attribution.words import Texts
 from headwater.errors import StoreError
 from headwater.methods import Matched, TokenPart
-
-_POSTINGS = 16_384  # vectors that are decoded at a time
 
 
 @dataclass(frozen=True)
@@ -63,26 +58,11 @@ def query_words(index: Index, query: Queries, label: str | int | None) -> QueryW
 
 def _by_place(part: TokenPart) -> list[tuple[int, float]]:
     """What all rows pushed through each place of the query at one checkpoint."""
-    taught = {token: _taught(part, token) for token in part.queries.tokens.tolist()}
+    vectors = {token: taught(part, token) for token in part.queries.tokens.tolist()}
     found = []
     for at in range(len(part.places.rows)):
-        vector = taught.get(int(part.places.tokens[at]))
+        vector = vectors.get(int(part.places.tokens[at]))
         if vector is not None:
             value = float(part.places.gradients[at].cpu().double() @ vector) * part.weight
             found.append((int(part.places.places[at]), value))
     return found
-
-
-def _taught(part: TokenPart, token: int) -> Tensor:
-    """Add up what all living rows pushed through a token: float64 [d]."""
-    living = part.store.living
-    total = torch.zeros(part.queries.dimension, dtype=torch.float64)
-    for segment in part.store.segments(part.checkpoint):
-        where = segment.postings.span(token)
-        places = np.arange(where.start, where.stop)
-        if living is not None:
-            rows = segment.postings.rows[where].astype(np.int64) + segment.rows.start
-            places = places[np.isin(rows, np.asarray(living))]
-        for start in range(0, len(places), _POSTINGS):
-            total += segment.postings.gradients(places[start : start + _POSTINGS]).double().sum(dim=0)
-    return total

@@ -22,15 +22,15 @@ from headwater.attribution.build import special_tokens
 from headwater.attribution.explain import TokenNames
 from headwater.attribution.index import Index
 from headwater.attribution.queries import query_blocks
+from headwater.attribution.taught import POSTINGS, row_of_stored, taught
 from headwater.attribution.words import split_words
 from headwater.errors import StoreError
 from headwater.methods import Matched, TokenPart, get_method
 from headwater.progress import progress_bar
 from headwater.runs import Corpus, Run
-from headwater.store import Postings, Store
+from headwater.store import Postings
 
 _METHOD = "tracin-we"
-_POSTINGS = 16_384  # vectors that are decoded at a time
 _ROWS = 1024  # rows that are tokenized at a time
 
 
@@ -109,8 +109,8 @@ def moved(index: Index, table: WordTable, word: int, queries: int) -> Float64[np
                 mine = part.queries.span(token)
                 if mine.stop == mine.start:
                     continue
-                taught = _taught(part, token, rows)
-                values = part.queries.gradients(mine).double() @ taught * part.weight
+                vector = taught(part, token, rows)
+                values = part.queries.gradients(mine).double() @ vector * part.weight
                 np.add.at(total, part.queries.rows[mine].astype(np.int64) + start, values.numpy())
     return total
 
@@ -256,7 +256,7 @@ def _add(
     found: _Entries, part: TokenPart, vectors: Mapping[int, Tensor], special: Collection[int], words_of: _WordsOf
 ) -> None:
     """Let every posting of one checkpoint meet what the queries pushed through its token."""
-    row_of = _row_of(part.store)
+    row_of = row_of_stored(part.store)
     for segment in part.store.segments(part.checkpoint):
         for token in segment.postings.tokens.tolist():
             asked = vectors.get(token)
@@ -279,30 +279,7 @@ def _times(
 ) -> Float64[np.ndarray, "n labels"]:
     places = np.arange(where.start, where.stop)[alive]
     pieces = [np.zeros((0, len(asked)))]
-    for start in range(0, len(places), _POSTINGS):
-        some = postings.gradients(places[start : start + _POSTINGS]).double()
+    for start in range(0, len(places), POSTINGS):
+        some = postings.gradients(places[start : start + POSTINGS]).double()
         pieces.append((some @ asked.T).numpy())
     return np.concatenate(pieces)
-
-
-def _taught(part: TokenPart, token: int, rows: Int64[np.ndarray, "r"]) -> Tensor:
-    """Add up what these rows pushed through a token at one checkpoint: float64 [d]."""
-    row_of = _row_of(part.store)
-    total = torch.zeros(part.queries.dimension, dtype=torch.float64)
-    for segment in part.store.segments(part.checkpoint):
-        where = segment.postings.span(token)
-        held = np.isin(row_of[segment.postings.rows[where].astype(np.int64) + segment.rows.start], rows)
-        places = np.arange(where.start, where.stop)[held]
-        for start in range(0, len(places), _POSTINGS):
-            total += segment.postings.gradients(places[start : start + _POSTINGS]).double().sum(dim=0)
-    return total
-
-
-def _row_of(store: Store) -> Int64[np.ndarray, "stored"]:
-    """The corpus' row of each stored one; -1: it is no more."""
-    count = store.manifest.rows
-    if store.living is None:
-        return np.arange(count)
-    found = np.full(count, -1, dtype=np.int64)
-    found[np.asarray(store.living)] = np.arange(len(store.living))
-    return found

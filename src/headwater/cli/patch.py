@@ -65,7 +65,7 @@ def patch(
     steps: Annotated[
         int, typer.Option(metavar="N", min=1, help="Steps at most; fewer where all is right before.")
     ] = 10,
-    learning_rate: Annotated[float, typer.Option(metavar="RATE", help="Of each step (Adam).")] = 1e-4,
+    learning_rate: Annotated[float, typer.Option(metavar="RATE", help="Of each step (Adam).")] = 2e-5,
     budget: Annotated[str, typer.Option(metavar="TIME", help="Of LiSSA (90s, 10m).")] = "1m",
     out: Annotated[
         Path | None,

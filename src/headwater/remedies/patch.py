@@ -49,7 +49,7 @@ class Patching:
     replay: int = 10
     """Random rows that each step takes too: they hold the model where it is for everything else."""
     steps: int = 10
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-5
     seconds: float = 60.0
     """Of LiSSA: its recursion, and the gradients of the candidates, end by then."""
 
