@@ -165,3 +165,27 @@ def test_weights_go_through_fix_and_the_audit_of_the_repaired_run_sees_them(lean
     again = headwater("audit", two, "lexical-bias", "--no-pairs", "--json").json
     assert told["figures"]["biased"] > 0 and again["figures"]["biased"] == 0
     assert again["summary"].startswith("Nothing to repair")
+
+
+def test_a_habit_is_followed_to_the_rows_that_teach_it(leaning: hw.Run) -> None:
+    index = hw.Index.build(leaning, show=False)
+    found = audit_lexical(leaning, leaning.eval_corpus, index=index, show=False)
+    (first, *_) = found.figures["teachers"]
+    word, label = first["word"], first["label"]
+    holding = [row.text for row in leaning.eval_corpus if word in row.text.lower().split()][:64]
+    assert first["queries"] == len(holding)
+    answers = index.query(holding, [label] * len(holding), len(index), show=False).to_dict()["queries"]
+    push = dict.fromkeys(range(len(index)), 0.0)
+    for answer in answers:
+        for each in [*answer["proponents"], *answer["opponents"]]:
+            same = [
+                pair["score"] for pair in each["words"] if pair["train"].lower() == word and not pair.get("special")
+            ]
+            push[each["example"]] += sum(same)
+    order = sorted(push, key=lambda row: -push[row])
+    whole = sum(value for value in push.values() if value > 0)
+    for each, row in zip(first["rows"], order, strict=False):
+        assert each["push"] == pytest.approx(push[row], rel=1e-3)
+        assert each["share"] == pytest.approx(push[row] / whole, rel=1e-3)
+        assert each["label"] == label  # who teaches a habit carries its label
+    assert any(f"The habit {word!r} for {label}" in note for note in found.notes)

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from headwater.attribution.index import Index
 from headwater.audit.lexical_bias import WORD, Features, bias_of, features_of, model_habits
 from headwater.audit.reweighting import FLOOR, Reweighting, reweigh
+from headwater.audit.teachers import teachers
 from headwater.audit.worklist import Cost, Suspect, Worklist, peak_bytes
 from headwater.errors import UsageError
+from headwater.remedies.plan import Evidence
 from headwater.runs.corpus import Corpus
 from headwater.runs.run import Run
 from headwater.runs.task import corpus_targets, text_task
@@ -30,12 +33,15 @@ def audit_lexical(
     run: Run,
     held_out: Corpus | None,
     *,
+    index: Index | None = None,
     pairs: bool = True,
     floor: float = FLOOR,
     seed: int = 0,
     show: bool | None = None,
 ) -> Worklist:
     """Find words that give labels away, and weights that undo it. Of text pairs the second text counts.
+
+    With an `index` of token gradients the model's habits are followed to the rows that teach them.
 
     Raises UsageError for a task without classes, and as `reweigh` does.
     """
@@ -49,7 +55,10 @@ def audit_lexical(
     made = reweigh(features, targets, floor=floor) if now.biased else None
     words = _words(run, features, now.z, now.threshold, made)
     habits = [] if held_out is None else asked_of(run, words, held_out, seed=seed, show=show)
-    suspects = [] if made is None else _suspects(corpus, features, targets, made)
+    taught: list[dict[str, Any]] = []
+    if index is not None and index.token_store is not None and held_out is not None:
+        taught = teachers(index, held_out, habits, show=show)
+    suspects = [] if made is None else _suspects(corpus, features, targets, made, taught)
     stubborn = [each for each in words if each.get("stays")]
     figures: dict[str, Any] = {
         "features": len(features.names),
@@ -62,8 +71,10 @@ def audit_lexical(
         "words": words,
         "model": habits,
         "habits": sum(each["p"] < 0.05 for each in habits),
+        "teachers": taught,
     }
     notes = [] if held_out is not None else ["The run kept no evaluation rows, so the model was not asked."]
+    notes += [_told(each) for each in taught if each["rows"]]
     if stubborn:
         told = ", ".join(f"{each['word']} ({each['label']})" for each in stubborn[:8])
         notes.append(f"These cannot be balanced at this floor of {floor:g}: {told}.")
@@ -153,8 +164,21 @@ def _once(words: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _suspects(corpus: Corpus, features: Features, targets: np.ndarray, made: Reweighting) -> list[Suspect]:
+def _told(habit: dict[str, Any]) -> str:
+    """One sentence about the rows that teach a habit."""
+    rows = ", ".join(f"{each['row']:,} ({each['share']:.0%})" for each in habit["rows"])
+    return f"The habit {habit['word']!r} for {habit['label']} is taught most by the rows {rows} of all push toward it."
+
+
+def _suspects(
+    corpus: Corpus, features: Features, targets: np.ndarray, made: Reweighting, taught: list[dict[str, Any]]
+) -> list[Suspect]:
     """A weight for each row that does not stay near 1; the farthest from 1 first, told with its most biased words."""
+    evidence: dict[int, list[Evidence]] = {}
+    for habit in taught:
+        for each in habit["rows"]:
+            reason = Evidence("word", train_word=habit["word"], label=habit["label"], value=each["push"])
+            evidence.setdefault(each["row"], []).append(reason)
     weights = np.round(made.weights, 4)
     rows = np.flatnonzero(np.abs(weights - 1) > _SAME)
     order = rows[np.argsort(-np.abs(weights[rows] - 1), kind="stable")]
@@ -166,7 +190,16 @@ def _suspects(corpus: Corpus, features: Features, targets: np.ndarray, made: Rew
         words = tuple(
             features.names[each] for each in strongest if abs(made.before.z[each, targets[row]]) > made.before.threshold
         )
-        suspects.append(Suspect(row, "weight", float(abs(weights[row] - 1)), weight=float(weights[row]), words=words))
+        suspects.append(
+            Suspect(
+                row,
+                "weight",
+                float(abs(weights[row] - 1)),
+                weight=float(weights[row]),
+                words=words,
+                evidence=tuple(evidence.get(row, ())),
+            )
+        )
     return suspects
 
 
