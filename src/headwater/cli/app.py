@@ -84,7 +84,7 @@ COMMANDS = {
     "patch": Entry(
         "patch",
         _JUDGE,
-        "Mend wrong answers by a few small steps on the rows that speak for the right ones, until the next training.",
+        "Mend wrong answers by a few small steps on the training rows that speak for the right ones.",
     ),
 }
 
