@@ -6,7 +6,8 @@ The input (the demo and `headwater fix` write it):
      "planted": 160,             labels that were flipped on purpose, or None
      "planted_found": 121,       of those, how many were among the removed
      "planted_by_chance": 12.8,  expected among as many random rows
-     "arms": [{"name": "untouched", "accuracy": [0.94, ...], "rows": 2000}, ...],     accuracy: one a seed
+     "arms": [{"name": "untouched", "accuracy": [0.94, ...], "rows": 2000}, ...],     accuracy: one a seed; or, in
+                                                                                      all arms, "loss" a token in nats
      "queries": [{"text": "...", "label": "spam",
                   "before": {"predicted": "ham", "probability": 0.07},                probability: of the true label
                   "repaired": {...}, "random": {...}}, ...],
@@ -18,7 +19,7 @@ Arms come in the order to show; further arms and further states of a query are d
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -33,7 +34,7 @@ class Arm:
     name: str
     rows: str
     mean: str
-    change: str  # against the first arm, in points: "+3.1"
+    change: str  # against the first arm: "+3.1" points, or "+0.031" nats
     at: float
     dots: tuple[float, ...]
     values: tuple[str, ...]
@@ -70,6 +71,10 @@ class Trial:
     found: int | None
     chance: float | None
     arms: tuple[Arm, ...]
+    caption: str
+    """What the arms' numbers are."""
+    unit: str
+    """Of the changes."""
     ticks: tuple[tuple[float, str], ...]
     seeds: int
     queries: tuple[TrialQuery, ...]
@@ -77,18 +82,24 @@ class Trial:
 
 def trial_view(trial: Mapping[str, Any]) -> Trial:
     """Lay a trial out; see the top of this file for its shape."""
-    arms = [arm for arm in trial.get("arms") or () if arm.get("accuracy")]
-    low, high, ticks = _axis([value for arm in arms for value in arm["accuracy"]])
-    first = fmean(arms[0]["accuracy"]) if arms else 0.0
+    arms = [arm for arm in trial.get("arms") or () if arm.get("accuracy") or arm.get("loss")]
+    by = "loss" if arms and "loss" in arms[0] else "accuracy"
+    low, high, ticks = _axis([value for arm in arms for value in arm[by]])
+    first = fmean(arms[0][by]) if arms else 0.0
+    decimals = _decimals(ticks, by)
     return Trial(
         verdict=_sentence(str(trial.get("verdict") or "")),
         removed=int(trial.get("removed") or 0),
         planted=_count(trial.get("planted")),
         found=_count(trial.get("planted_found")),
         chance=None if trial.get("planted_by_chance") is None else float(trial["planted_by_chance"]),
-        arms=tuple(_arm(arm, first, low, high, arm is arms[0]) for arm in arms),
-        ticks=tuple(((tick - low) / (high - low), f"{100 * tick:.{_decimals(high - low)}f}%") for tick in ticks),
-        seeds=max((len(arm["accuracy"]) for arm in arms), default=0),
+        arms=tuple(_arm(arm, by, first, low, high, arm is arms[0]) for arm in arms),
+        caption="Loss of a target token on test rows (nats, lower is better)"
+        if by == "loss"
+        else "Accuracy on test rows",
+        unit="nats" if by == "loss" else "pts",
+        ticks=tuple(((tick - low) / (high - low), _told(tick, by, decimals)) for tick in ticks),
+        seeds=max((len(arm[by]) for arm in arms), default=0),
         queries=tuple(_query(query) for query in trial.get("queries") or ()),
     )
 
@@ -102,20 +113,24 @@ def _count(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-def _arm(arm: Mapping[str, Any], first: float, low: float, high: float, is_first: bool) -> Arm:
-    values = [float(value) for value in arm["accuracy"]]
+def _arm(arm: Mapping[str, Any], by: str, first: float, low: float, high: float, is_first: bool) -> Arm:
+    values = [float(value) for value in arm[by]]
     mean = fmean(values)
-    points = 100 * (mean - first)
-    sign = MINUS if round(points, 1) < 0 else "+"
+    change, digits = (mean - first, 3) if by == "loss" else (100 * (mean - first), 1)
+    sign = MINUS if round(change, digits) < 0 else "+"
     return Arm(
         name=str(arm["name"]),
         rows="" if arm.get("rows") is None else plural(int(arm["rows"]), "row"),
-        mean=f"{100 * mean:.1f}%",
-        change="" if is_first else f"{sign}{abs(points):.1f}",
+        mean=_told(mean, by, digits),
+        change="" if is_first else f"{sign}{abs(change):.{digits}f}",
         at=(mean - low) / (high - low),
         dots=tuple((value - low) / (high - low) for value in values),
-        values=tuple(f"{100 * value:.2f}%" for value in values),
+        values=tuple(_told(value, by, digits + 1) for value in values),
     )
+
+
+def _told(value: float, by: str, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if by == "loss" else f"{100 * value:.{decimals}f}%"
 
 
 def _axis(values: list[float]) -> tuple[float, float, list[float]]:
@@ -130,8 +145,13 @@ def _axis(values: list[float]) -> tuple[float, float, list[float]]:
     return ticks[0], ticks[-1], ticks
 
 
-def _decimals(width: float) -> int:
-    return 0 if width >= 0.04 else 1
+def _decimals(ticks: Sequence[float], by: str) -> int:
+    """As many as tell two ticks apart."""
+    if len(ticks) < 2:
+        return 0
+    if by == "accuracy":
+        return 0 if ticks[-1] - ticks[0] >= 0.04 else 1
+    return max(0, math.ceil(-math.log10(ticks[1] - ticks[0]) - 1e-6))
 
 
 def _query(query: Mapping[str, Any]) -> TrialQuery:

@@ -201,7 +201,8 @@ def show_proof(proof: Proof) -> None:
     console = answers()
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("arm")
-    for name in ("rows", "accuracy", "loss", "repaired less it (95%)", "fixed", "broken"):
+    words = proof.measure
+    for name in ("rows", words.accuracy, words.loss, "repaired less it (95%)", words.fixed, words.broken):
         table.add_column(name, justify="right")
     table.add_column("repaired is")
     for arm in proof.arms:
@@ -212,11 +213,15 @@ def show_proof(proof: Proof) -> None:
             cells += ["", "", "", ""]
         else:
             style = "" if found.word == "no difference shown" else "bold"
-            cells += [_points(found.accuracy, signed), str(found.fixed), str(found.broken), Text(found.word, style)]
+            unit = "points" if words.decides == "accuracy" else "nats"
+            told = _interval(found.decisive, unit, signed)
+            cells += [told, str(found.fixed), str(found.broken), Text(found.word, style)]
         table.add_row(*cells)
     console.print(table)
     for arm in proof.arms:
-        console.print(f"{arm.name}: {about(arm.name)}.", style="dim")
+        console.print(f"{arm.name}: {about(arm.name, words)}.", style="dim")
+    if words.decides == "loss":
+        console.print(words.meaning, style="dim")
     left = f"; {proof.left_out:,} that the plan cites were left out" if proof.left_out else ""
     seeds = f"{len(proof.seeds)} seed{'s' if len(proof.seeds) > 1 else ''}"
     console.print(f"{proof.test_rows:,} test rows, {seeds}{left}.", style="dim")
@@ -225,6 +230,5 @@ def show_proof(proof: Proof) -> None:
     console.print(Text(sentence(proof), "bold"))
 
 
-def _points(found: Interval, signed: Any) -> str:
-    low, high = signed(found.low, "points"), signed(found.high, "points")
-    return f"{signed(found.value, 'points')} ({low} to {high})"
+def _interval(found: Interval, unit: str, signed: Any) -> str:
+    return f"{signed(found.value, unit)} ({signed(found.low, unit)} to {signed(found.high, unit)})"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headwater.errors import DataError
-from headwater.remedies.change import Change
+from headwater.remedies.change import Change, label_of
 from headwater.remedies.choose import chosen
 from headwater.remedies.plan import Plan, Repair
 from headwater.runs.conversation import is_conversation_type
@@ -20,14 +20,15 @@ _FINGERPRINT = re.compile("[0-9a-f]{32}")
 def planned(plan: Plan, corpus: Corpus, accept: Sequence[str] = (), *, classes: bool = True) -> Change:
     """What the plan changes in this corpus (see `chosen` for `accept`); `keep` changes nothing.
 
-    `classes`: labels are classes, so that none may be new and none may be left without rows.
+    `classes`: labels are classes, so that none may be new and none may be left without rows. Otherwise they are texts
+    (completions; of conversations the assistant's last turn): `relabel` sets them, and `edit` may, beside other texts.
 
     Raises DataError naming file and line: a row that is not there, an id and a row that disagree, a hash or `was`
     that is not the row's, two actions on one row, a label of another kind, a column that holds no text, a change
     that would leave no rows or none of a label; UsageError for an `accept` that takes nothing.
     """
     _check_corpus(plan, corpus)
-    change = _gathered(plan, corpus, chosen(plan, accept))
+    change = _gathered(plan, corpus, chosen(plan, accept), classes)
     _check_rest(plan, corpus, change, classes)
     return change
 
@@ -57,7 +58,7 @@ def _check_corpus(plan: Plan, corpus: Corpus) -> None:
         )
 
 
-def _gathered(plan: Plan, corpus: Corpus, repairs: Sequence[Repair]) -> Change:
+def _gathered(plan: Plan, corpus: Corpus, repairs: Sequence[Repair], classes: bool) -> Change:
     delete: set[int] = set()
     labels: dict[int, Label] = {}
     texts: dict[int, Mapping[str, str]] = {}
@@ -76,9 +77,9 @@ def _gathered(plan: Plan, corpus: Corpus, repairs: Sequence[Repair]) -> Change:
         if repair.action == "delete":
             delete.add(row)
         elif repair.action == "relabel":
-            labels[row] = _new_label(plan, repair, corpus, row)
+            labels[row] = _new_label(plan, repair, corpus, row, classes)
         elif repair.action == "edit":
-            texts[row] = _new_texts(plan, repair, corpus)
+            texts[row] = _new_texts(plan, repair, corpus, classes)
         elif repair.action == "weight":
             weights[row] = float(repair.weight or 0.0)
     return Change(frozenset(delete), labels, texts, weights)
@@ -116,17 +117,22 @@ def _compare(where: str, repair: Repair, corpus: Corpus, row: int) -> None:
     if repair.hash is not None and repair.hash != corpus.hashes[row]:
         raise DataError(f"{where}: {changed}: its hash is {corpus.hashes[row][:8]}, not {repair.hash[:8]}. {fix}")
     was = repair.was or {}
-    if was.get("label") is not None and str(was["label"]) != str(corpus[row].label):
-        raise DataError(f"{where}: {changed}: its label is {corpus[row].label!r}, not {was['label']!r}. {fix}")
+    label = label_of(corpus, row)
+    if was.get("label") is not None and str(was["label"]) != str(label):
+        raise DataError(f"{where}: {changed}: its label is {label!r}, not {was['label']!r}. {fix}")
     for column, text in (was.get("fields") or {}).items():
         if column not in corpus.table.column_names or corpus.table.column(column)[row].as_py() != text:
             raise DataError(f"{where}: {changed}: column {column!r} holds another text. {fix}")
 
 
-def _new_label(plan: Plan, repair: Repair, corpus: Corpus, row: int) -> Label:
-    old, new = corpus[row].label, repair.label
-    if old is None or new is None:
+def _new_label(plan: Plan, repair: Repair, corpus: Corpus, row: int, classes: bool) -> Label:
+    old, new = label_of(corpus, row), repair.label
+    if new is None or (old is None and corpus.columns.label is None and not _conversations(corpus)):
         raise DataError(f"{plan.where(repair)}: {corpus.name} has no labels to change.")
+    if old is None:
+        raise DataError(f"{plan.where(repair)}: {repair.place} does not end in a turn of the assistant to change.")
+    if not classes and not str(new).strip():
+        raise DataError(f"{plan.where(repair)}: the new completion is blank. Delete the row instead.")
     if isinstance(old, int) and isinstance(new, str):
         try:
             new = int(new)
@@ -137,14 +143,15 @@ def _new_label(plan: Plan, repair: Repair, corpus: Corpus, row: int) -> Label:
     return new if isinstance(old, int) else str(new)
 
 
-def _new_texts(plan: Plan, repair: Repair, corpus: Corpus) -> Mapping[str, str]:
+def _new_texts(plan: Plan, repair: Repair, corpus: Corpus, classes: bool) -> Mapping[str, str]:
     texts = repair.fields or {}
-    if is_conversation_type(corpus.table.schema.field(corpus.columns.text).type):
-        raise DataError(
-            f"{plan.where(repair)}: a column of conversations cannot be edited yet. Delete the row instead."
-        )
-    open_to = [name for name in (corpus.columns.text, corpus.columns.text_pair) if name is not None]
+    open_to = editable(corpus, classes=classes)
     for column, text in texts.items():
+        if column == corpus.columns.text and column not in open_to:
+            raise DataError(
+                f"{plan.where(repair)}: a column of conversations cannot be edited. Its last turn, the assistant's, is "
+                "changed by relabel; or delete the row."
+            )
         if column not in open_to:
             raise DataError(
                 f"{plan.where(repair)}: column {column!r} cannot be edited; the texts are {', '.join(open_to)}. "
@@ -155,6 +162,17 @@ def _new_texts(plan: Plan, repair: Repair, corpus: Corpus) -> Mapping[str, str]:
                 f"{plan.where(repair)}: the new text of column {column!r} is blank. Delete the row instead."
             )
     return texts
+
+
+def editable(corpus: Corpus, *, classes: bool) -> list[str]:
+    """The columns that `edit` may change: texts that are no conversations, and completions; not labels of classes."""
+    names = [] if _conversations(corpus) else [corpus.columns.text]
+    names += [] if corpus.columns.text_pair is None else [corpus.columns.text_pair]
+    return names if classes or corpus.columns.label is None else [*names, corpus.columns.label]
+
+
+def _conversations(corpus: Corpus) -> bool:
+    return is_conversation_type(corpus.table.schema.field(corpus.columns.text).type)
 
 
 def _check_rest(plan: Plan, corpus: Corpus, change: Change, classes: bool) -> None:

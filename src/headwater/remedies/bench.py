@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
 from transformers import TrainerCallback
 
 from headwater.errors import RunError
 from headwater.files import atomic_file, canonical_json, digest, read_json, remove_leftovers, write_json
 from headwater.remedies.arms import Arm, arms_of, stratified
 from headwater.remedies.change import Change
+from headwater.remedies.exam import Answers as Array
+from headwater.remedies.exam import Exam
+from headwater.remedies.measure import CLASSES
 from headwater.runs.corpus import Corpus
 from headwater.runs.run import Run
-from headwater.training import predict, retrain
+from headwater.training import retrain
 
 _LEAST_SHARE = 0.02  # of the rows; less says nothing of the whole
 _SAFETY = 1.15  # what was timed once may take longer
@@ -29,9 +31,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Answers:
-    """What was retrained: of each arm, of each seed, the logits of the test rows."""
+    """What was retrained: of each arm, of each seed, what its model answered about the test rows."""
 
-    logits: dict[str, list[Float32[np.ndarray, "rows classes"]]]
+    arms: dict[str, list[Array]]
     seeds: tuple[int, ...]
     rows: int
     """Training rows that the arms began from: all, or a stratified part."""
@@ -48,12 +50,13 @@ class _Late(Exception):  # noqa: N818  not an error: it carries how many seconds
 
 
 class Bench:
-    """Trains arms of one run and asks them about `test`. `folder` keeps what is finished."""
+    """Trains arms of one run and examines them. `folder` keeps what is finished."""
 
-    def __init__(self, run: Run, change: Change, test: Corpus, folder: Path, *, show: bool | None = None) -> None:
-        self.run, self.change, self.test, self.folder, self.show = run, change, test, folder, show
+    def __init__(self, run: Run, change: Change, exam: Exam, folder: Path, *, show: bool | None = None) -> None:
+        self.run, self.change, self.exam, self.folder, self.show = run, change, exam, folder, show
         self.trained = 0
-        recipe = run.need_recipe()
+        self.classes = exam.measure is CLASSES
+        recipe, test = run.need_recipe(), exam.test
         self._base = digest([canonical_json(recipe.arguments), canonical_json(run.task.to_json()), test.fingerprint])
         if folder.is_dir():
             remove_leftovers(folder)
@@ -69,14 +72,14 @@ class Bench:
         if until is not None:
             share = self._settled_share(seeds[0], until, budget or 0.0)
             if share < 1:
-                rows = stratified(self.run.corpus, self.change, share)
+                rows = stratified(self.run.corpus, self.change, share, classes=self.classes)
                 notes.append(
                     f"The time did not suffice for all rows: every arm is trained on a stratified subset, "
                     f"{len(rows):,} of {len(self.run.corpus):,} rows ({100 * len(rows) / len(self.run.corpus):.0f}%), "
                     "so this verdict is of the subset."
                 )
                 say(notes[-1])
-        found: dict[str, list[Float32[np.ndarray, "rows classes"]]] = {}
+        found: dict[str, list[Array]] = {}
         done: list[int] = []
         longest = 0.0
         for seed in seeds:
@@ -89,8 +92,8 @@ class Bench:
             if self.trained > before:
                 longest = max(longest, time.monotonic() - started)
             done.append(seed)
-            for name, logits in answers.items():
-                found.setdefault(name, []).append(logits)
+            for name, array in answers.items():
+                found.setdefault(name, []).append(array)
         if not done:
             raise RunError(
                 f"{self.folder}: the time was over before every arm was trained once. What is finished is kept: run "
@@ -100,12 +103,10 @@ class Bench:
             notes.append(f"The time sufficed for {len(done)} of {len(seeds)} seeds.")
         return Answers(found, tuple(done), len(rows), len(self.run.corpus), self.trained, tuple(notes))
 
-    def _one_seed(
-        self, seed: int, rows: Sequence[int], until: float | None
-    ) -> dict[str, Float32[np.ndarray, "rows classes"]] | None:
+    def _one_seed(self, seed: int, rows: Sequence[int], until: float | None) -> dict[str, Array] | None:
         base, change = self._part(rows)
         found = {}
-        arms = arms_of(change, base, seed)
+        arms = arms_of(change, base, seed, classes=self.classes)
         for number, arm in enumerate(arms, 1):
             path = self._path(arm, base, seed)
             if until is not None and time.monotonic() >= until and not path.is_file():
@@ -133,7 +134,7 @@ class Bench:
     def _share(self, seed: int, until: float) -> float:
         """Train the untouched arm, or as much of it as is needed to see how long it takes; the share that fits."""
         corpus = self.run.corpus
-        arms = arms_of(self.change, corpus, seed)
+        arms = arms_of(self.change, corpus, seed, classes=self.classes)
         left = [arm for arm in arms if not self._path(arm, corpus, seed).is_file()]
         if not left:
             return 1.0
@@ -148,23 +149,23 @@ class Bench:
 
     def _answer(
         self, arm: Arm, base: Corpus, seed: int, title: str, callbacks: Sequence[TrainerCallback] = ()
-    ) -> Float32[np.ndarray, "rows classes"]:
+    ) -> Array:
         path = self._path(arm, base, seed)
         if path.is_file():
             try:
-                logits: Float32[np.ndarray, "rows classes"] = np.load(path, allow_pickle=False)
+                kept: Array = np.load(path, allow_pickle=False)
             except (ValueError, EOFError, OSError):
                 path.unlink()
             else:
-                return logits
+                return kept
         corpus = arm.change.apply(base)
         run = self.run if base is self.run.corpus else replace(self.run, corpus=base)
         model = retrain(run, corpus=corpus, seed=seed, callbacks=callbacks, title=title, show=self.show)
-        logits = predict(model, run.tokenizer, run.task, self.test, show=False).logits
+        found = self.exam.ask(model)
         with atomic_file(path) as temporary, temporary.open("wb") as file:
-            np.save(file, logits, allow_pickle=False)
+            np.save(file, found, allow_pickle=False)
         self.trained += 1
-        return logits
+        return found
 
     def _path(self, arm: Arm, base: Corpus, seed: int) -> Path:
         """Named by all that decides the answers: base rows (for the number of steps), the arm's rows, recipe, test."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from headwater.runs.conversation import Conversation, is_conversation_type
 from headwater.runs.corpus import Corpus, Label
 
 WEIGHT = "weight"
@@ -38,7 +39,7 @@ class Change:
 
     def apply(self, corpus: Corpus) -> Corpus:
         """A new corpus; `corpus` stays as it is. Rows keep their order. Raises DataError for what it cannot hold."""
-        made = corpus.with_labels(self.labels) if self.labels else corpus
+        made = _with_labels(corpus, self.labels) if self.labels else corpus
         if self.texts:
             made = _with_texts(made, self.texts)
         if self.weights:
@@ -56,13 +57,37 @@ class Change:
         )
 
 
+def label_of(corpus: Corpus, row: int) -> Label | None:
+    """What a relabelling of the row replaces: its label; in a corpus of conversations alone, the assistant's last turn.
+
+    None where there is neither.
+    """
+    example = corpus[row]
+    if corpus.columns.label is None and isinstance(example.text, Conversation):
+        return example.text.answer
+    return example.label
+
+
 def label_changes(change: Change, corpus: Corpus) -> Counter[tuple[Label | None, Label]]:
     """How many rows go from which label to which."""
-    return Counter((corpus[row].label, label) for row, label in change.labels.items())
+    return Counter((label_of(corpus, row), label) for row, label in change.labels.items())
 
 
 def _moved(changes: Mapping[int, Any], place: Mapping[int, int]) -> dict[int, Any]:
     return {place[row]: value for row, value in changes.items() if row in place}
+
+
+def _with_labels(corpus: Corpus, labels: Mapping[int, Label]) -> Corpus:
+    column = corpus.columns.text
+    kind = corpus.table.schema.field(column).type
+    if corpus.columns.label is not None or not is_conversation_type(kind):
+        return corpus.with_labels(labels)
+    turns = corpus.table.column(column).to_pylist()
+    for row, answer in labels.items():
+        turns[row] = [*turns[row][:-1], {**turns[row][-1], "content": answer}]
+    at = corpus.table.column_names.index(column)
+    table = corpus.table.set_column(at, corpus.table.schema.field(at), pa.array(turns, kind))
+    return Corpus(table, corpus.columns, corpus.name)
 
 
 def _with_texts(corpus: Corpus, changes: Mapping[int, Mapping[str, str]]) -> Corpus:

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 from headwater.remedies.arms import arms_of
 from headwater.remedies.change import Change
 from headwater.runs.run import Run
+from headwater.runs.task import text_task
 from headwater.training import retrain
 
 _STEPS = 5
@@ -24,7 +25,7 @@ def retraining_seconds(run: Run) -> float:
 
 def trainings_of(run: Run, change: Change, seeds: int) -> int:
     """Return how many times a proof trains: every arm with each seed, and the repaired run itself."""
-    return seeds * len(arms_of(change, run.corpus, 0)) + 1
+    return seeds * len(arms_of(change, run.corpus, 0, classes=text_task(run.task) is None)) + 1
 
 
 class _Probe(TrainerCallback):

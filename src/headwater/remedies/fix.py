@@ -59,7 +59,7 @@ def fix(run: Run, plan: Plan, out: Path, *, accept: Sequence[str] = ()) -> Fix:
 
     Raises what `planned` raises; RunError where `out` holds anything else.
     """
-    change = planned(plan, run.corpus, accept, classes=text_task(run.task) is None)
+    change = planned(plan, run.corpus, accept, classes=_classes(run))
     corpus = change.apply(run.corpus)
     out = out.resolve()
     if out == run.folder:
@@ -95,6 +95,11 @@ def train_repaired(fixed: Fix, *, show: bool | None = None) -> Run:
     return Run.open(fixed.out, task=fixed.run.task)
 
 
+def _classes(run: Run) -> bool:
+    """Whether labels are classes, not texts."""
+    return text_task(run.task) is None
+
+
 def _begun(out: Path) -> bool:
     """Whether a call that was killed left its first files here, and nothing else is."""
     return {path.name for path in out.iterdir()} <= {FOLDER}
@@ -116,6 +121,7 @@ def _lineage(run: Run, plan: Plan, change: Change, corpus: Corpus, out: Path, ac
         "relabelled": [
             {"from": old, "to": new, "rows": count}
             for (old, new), count in sorted(label_changes(change, run.corpus).items(), key=str)
+            if _classes(run)  # completions are no list to read: the plan has them
         ],
         "deleted": sorted(change.delete),
         "corpus": {"rows": len(corpus), "fingerprint": corpus.fingerprint},

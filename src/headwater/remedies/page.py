@@ -1,10 +1,14 @@
 """A proof as one self-contained HTML page: verdicts, arms, queries fixed and broken, differences by label and source.
 
+Of a language model the queries are texts: their loss a token under every arm.
+
 No script, nothing fetched, all text escaped. Same proof, same bytes.
 """
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -17,7 +21,9 @@ from headwater.attribution.numerals import MINUS, plural
 from headwater.attribution.render import TEMPLATES, environment_of, headwater_version
 from headwater.attribution.trial import trial_view
 from headwater.remedies.arms import UNTOUCHED, about
-from headwater.remedies.proof import MOST_SHOWN, Proof, Query, sentence
+from headwater.remedies.exam import Query
+from headwater.remedies.measure import TOKENS
+from headwater.remedies.proof import MOST_SHOWN, Proof, sentence
 
 SHOWN = 12  # queries fixed on the page, and as many broken; proof.json has more
 
@@ -43,6 +49,8 @@ def proof_context(proof: Proof, lineage: Mapping[str, Any]) -> dict[str, Any]:
         "before": lineage["run"]["rows"],
         "after": lineage["corpus"]["rows"],
         "view": trial_view(_trial(proof, len(lineage["deleted"]), shown)),
+        "texts": shown if proof.measure is TOKENS else [],
+        "turned": [proof.measure.broken] * len(proof.broken[:SHOWN]) + [proof.measure.fixed] * len(proof.fixed[:SHOWN]),
         "hidden": _hidden(proof, len(shown)),
         "untouched_by": {
             kind: [(value, each[UNTOUCHED]) for value, each in values.items()] for kind, values in proof.parts.items()
@@ -74,6 +82,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "signed": signed,
     "about": about,
     "exact": lambda value: repr(float(value)),
+    "nats": lambda probability: f"{-math.log(max(probability, sys.float_info.min)):.2f}",
 }
 """What the templates of a proof need beside those of answers."""
 
@@ -84,13 +93,21 @@ def _hidden(proof: Proof, shown: int) -> str:
     more = found.fixed + found.broken - shown
     if more <= 0:
         return ""
-    return f"The {shown} that changed most are shown; proof.json has up to {MOST_SHOWN} fixed and as many broken."
+    words = proof.measure
+    return (
+        f"The {shown} that changed most are shown; proof.json has up to {MOST_SHOWN} {words.fixed} and as many "
+        f"{words.broken}."
+    )
 
 
 def _trial(proof: Proof, removed: int, shown: list[Query]) -> dict[str, Any]:
+    by = proof.measure.decides
     return {
         "removed": removed,
-        "arms": [{"name": arm.name, "accuracy": list(arm.accuracy), "rows": arm.rows} for arm in proof.arms],
+        "arms": [
+            {"name": arm.name, by: list(arm.loss if by == "loss" else arm.accuracy), "rows": arm.rows}
+            for arm in proof.arms
+        ],
         "queries": [
             {
                 "text": query.text,
@@ -104,6 +121,7 @@ def _trial(proof: Proof, removed: int, shown: list[Query]) -> dict[str, Any]:
                 },
             }
             for query in shown
+            if proof.measure is not TOKENS
         ],
         "verdict": "",
     }

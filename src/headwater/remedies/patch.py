@@ -264,9 +264,7 @@ class _Asked:
     def difference(after: tuple[Any, Predictions | None], before: tuple[Any, Predictions | None]) -> Difference | None:
         if after[1] is None or before[1] is None:
             return None
-        one, two = (
-            Told((tuple(each.predicted),), each.correct[None], each.losses[None]) for each in (after[1], before[1])
-        )
+        one, two = (Told(each.correct[None], each.losses[None]) for each in (after[1], before[1]))
         return difference(one, two)
 
 

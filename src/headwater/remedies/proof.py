@@ -1,8 +1,9 @@
 """The proof of a repair: train with it, without it, and with the same done to random rows; ask about other rows.
 
 Test rows that the plan cites as queries helped to choose the repair, so they prove nothing: they are left out, and
-told apart. The verdict is by accuracy against `untouched` and against `control` (of a plan that only edits:
-`deleted`), and "harmful" and "no difference shown" are verdicts.
+told apart. The verdict is by accuracy, of a language model by the mean loss of a target token (see `measure`), against
+`untouched` and against `control` (of a plan that only edits: `deleted`), and "harmful" and "no difference shown" are
+verdicts.
 """
 
 from __future__ import annotations
@@ -14,52 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
 
 from headwater.errors import DataError, UsageError
 from headwater.remedies.arms import CONTROL, DELETED, REPAIRED, UNTOUCHED, about, arms_of
 from headwater.remedies.bench import Bench, Say
 from headwater.remedies.change import Change
-from headwater.remedies.differences import Difference, Told, by_part, difference
+from headwater.remedies.differences import Difference, Told, by_part, difference, turned
+from headwater.remedies.exam import Query, exam_of
+from headwater.remedies.measure import CLASSES, Measure
+from headwater.remedies.parts import SOURCE, parts_of
 from headwater.remedies.plan import Plan
 from headwater.runs.corpus import Corpus
 from headwater.runs.run import Run
-from headwater.runs.task import corpus_targets, text_task
-from headwater.training import Predictions
+from headwater.runs.task import text_task
 
-SOURCE = "source"
-"""The column whose values are told apart beside the labels, where the test rows have it."""
-MOST_PARTS = 12  # values of a column; more are no table
 MOST_SHOWN = 40  # queries fixed, and as many broken
 
 
 @dataclass(frozen=True)
-class Query:
-    """A test row under every arm: what most seeds said, and the mean probability of the true label."""
-
-    row: int
-    text: str
-    label: str
-    said: dict[str, str]
-    probability: dict[str, float]
-    right: dict[str, bool]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "row": self.row,
-            "text": self.text,
-            "label": self.label,
-            "arms": {
-                name: {"predicted": self.said[name], "probability": self.probability[name], "right": self.right[name]}
-                for name in self.said
-            },
-        }
-
-
-@dataclass(frozen=True)
 class ArmOutcome:
-    """An arm's numbers on the test rows, one a seed; `rows` are its training rows (the first seed's)."""
+    """An arm's numbers on the test rows, one a seed; `rows` are its training rows (the first seed's).
+
+    Of a language model `accuracy` is that of tokens, `loss` that of a token.
+    """
 
     name: str
     rows: int
@@ -67,11 +45,11 @@ class ArmOutcome:
     accuracy: tuple[float, ...]
     loss: tuple[float, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, measure: Measure) -> dict[str, Any]:
         """Plain values."""
         return {
             "name": self.name,
-            "about": about(self.name),
+            "about": about(self.name, measure),
             "rows": self.rows,
             "changed": self.changed,
             "accuracy": list(self.accuracy),
@@ -100,7 +78,9 @@ class Proof:
     of: int
     notes: tuple[str, ...]
     moved: tuple[tuple[int, float], ...] = ()
-    """Test rows, and by how much their loss changed (repaired less untouched, mean over seeds, nats)."""
+    """Test rows, and by how much their loss (of a language model: a token) changed (repaired less untouched, mean over
+    seeds, nats)."""
+    measure: Measure = CLASSES
 
     @property
     def verdicts(self) -> dict[str, str]:
@@ -113,7 +93,8 @@ class Proof:
             "format": 1,
             "verdict": self.verdicts,
             "sentence": sentence(self),
-            "arms": [arm.to_dict() for arm in self.arms],
+            "measure": self.measure.to_dict(),
+            "arms": [arm.to_dict(self.measure) for arm in self.arms],
             "differences": {name: found.to_dict() for name, found in self.against.items()},
             "by": {
                 kind: {value: {name: d.to_dict() for name, d in each.items()} for value, each in values.items()}
@@ -169,35 +150,34 @@ def prove(
     """Retrain every arm with `seeds` seeds (the run's own and those after it) and compare them on `test`.
 
     `budget` seconds from `began` (time.monotonic(), now if None): at need fewer seeds, then fewer rows; never later
-    than that by more than one retraining. `folder` keeps what is finished. Raises UsageError for a task without
-    classes or a plan that changes nothing, DataError for test rows without labels or none that the plan leaves over,
-    RunError without a recipe or where the time was over too soon.
+    than that by more than one retraining. `folder` keeps what is finished. Raises UsageError for a plan that changes
+    nothing, DataError for test rows without labels (or completions) or none that the plan leaves over, RunError without
+    a recipe or where the time was over too soon.
     """
     cited = check_provable(run, plan, change, test)
     recipe = run.need_recipe()
-    targets = np.array(corpus_targets(run.task, test, run.checkpoints[-1].config), dtype=np.int64)
+    exam = exam_of(run, test)
     kept = np.array([row for row in range(len(test)) if row not in cited], dtype=np.int64)
-    bench = Bench(run, change, test, folder, show=show)
+    bench = Bench(run, change, exam, folder, show=show)
     answers = bench.all_arms(
         [recipe.seed + number for number in range(seeds)],
         began=time.monotonic() if began is None else began,
         budget=budget,
         say=say,
     )
-    names = tuple(run.id2label[number] for number in range(len(run.label2id)))
-    told = {name: _told(logits, names, targets) for name, logits in answers.logits.items()}
-    tested = {name: each.of(kept) for name, each in told.items()}
+    tested = {name: exam.told(each).of(kept) for name, each in answers.arms.items()}
     repaired = tested[REPAIRED]
-    queries = _queries(test, told, answers.logits, names, targets)
-    fixed, broken = _turned(queries, kept)
+    queries = exam.queries(answers.arms)
+    asked = [queries[row] for row in kept]
+    fixed, broken = (_shown(asked, which, tested) for which in turned(repaired, tested[UNTOUCHED]))
     notes = list(answers.notes)
     if len(answers.seeds) == 1:
         notes.append(
             "One seed: the noise of training is not known, so no difference counts as shown. Intervals are over test "
             "rows alone."
         )
-    if change.texts and CONTROL in tested:
-        notes.append("Edits have no counterpart on random rows: the control leaves them out.")
+    if CONTROL in tested and (change.texts or (change.labels and exam.measure is not CLASSES)):
+        notes.append("Texts that are mended have no counterpart on random rows: the control leaves them out.")
     return Proof(
         arms=_outcomes(run, change, answers.rows, answers.seeds[0], tested),
         against={name: difference(repaired, other) for name, other in tested.items() if name != REPAIRED},
@@ -214,6 +194,7 @@ def prove(
         of=answers.of,
         notes=tuple(notes),
         moved=_moved(repaired, tested[UNTOUCHED], kept),
+        measure=exam.measure,
     )
 
 
@@ -224,13 +205,9 @@ def _moved(repaired: Told, untouched: Told, rows: np.ndarray) -> tuple[tuple[int
 
 def check_provable(run: Run, plan: Plan, change: Change, test: Corpus) -> set[int]:
     """Find before any work is done what makes a proof impossible (see `prove`); the test rows that the plan cites."""
-    if text_task(run.task) is not None:
-        raise UsageError(f"{run.folder}: proofs are for classification so far; this run is {run.task.kind}.")
     if not change.rows:
         raise UsageError(f"{plan.name}: no accepted row changes anything, so there is nothing to prove. See --accept.")
-    if test.columns.label is None:
-        raise DataError(f"{test.name}: test rows need labels: they say what is right.")
-    corpus_targets(run.task, test, run.checkpoints[-1].config)
+    exam_of(run, test)
     cited = cited_rows(plan, test, own=test is run.eval_corpus)
     if len(cited) == len(test):
         raise DataError(
@@ -257,88 +234,47 @@ def cited_rows(plan: Plan, test: Corpus, *, own: bool) -> set[int]:
     return found
 
 
-def _told(logits: Sequence[Float32[np.ndarray, "rows classes"]], names: tuple[str, ...], targets: np.ndarray) -> Told:
-    said = [Predictions(each, names, targets) for each in logits]
-    return Told(
-        tuple(tuple(each.predicted) for each in said),
-        np.stack([each.correct for each in said]),
-        np.stack([each.losses for each in said]),
-    )
-
-
 def _outcomes(run: Run, change: Change, rows: int, seed: int, tested: Mapping[str, Told]) -> tuple[ArmOutcome, ...]:
-    counts = {arm.name: arm.change for arm in arms_of(change, run.corpus, seed)}
+    arms = arms_of(change, run.corpus, seed, classes=text_task(run.task) is None)
+    counts = {arm.name: arm.change for arm in arms}
     whole = rows == len(run.corpus)
     return tuple(
         ArmOutcome(
             name,
             len(run.corpus) - len(counts[name].delete) if whole else rows,
             counts[name].counts,
-            tuple(float(seed.mean()) for seed in told.correct),
-            tuple(float(seed.mean()) for seed in told.losses),
+            tuple(told.mean(told.correct).tolist()),
+            tuple(told.mean(told.losses).tolist()),
         )
         for name, told in tested.items()
     )
 
 
-def _queries(
-    test: Corpus,
-    told: Mapping[str, Told],
-    logits: Mapping[str, Sequence[np.ndarray]],
-    names: tuple[str, ...],
-    targets: np.ndarray,
-) -> list[Query]:
-    chance: dict[str, np.ndarray] = {
-        name: np.asarray(np.mean([Predictions(each, names, targets).true_probabilities for each in some], axis=0))
-        for name, some in logits.items()
-    }
-    right = {name: each.mostly_right for name, each in told.items()}
-    made = []
-    for row in test:
-        said = {name: _most([seed[row.row] for seed in each.predicted]) for name, each in told.items()}
-        text = str(row.text) if row.text_pair is None else f"{row.text} / {row.text_pair}"
-        made.append(
-            Query(
-                row.row,
-                text,
-                names[targets[row.row]],
-                said,
-                {name: float(values[row.row]) for name, values in chance.items()},
-                {name: bool(values[row.row]) for name, values in right.items()},
-            )
-        )
-    return made
+def _shown(found: Sequence[Query], which: np.ndarray, tested: Mapping[str, Told]) -> tuple[Query, ...]:
+    """Of the tested queries those of `which`, the largest change first: of the probability, or of the loss a token."""
+    one, other = tested[REPAIRED], tested[UNTOUCHED]
 
+    def moved(place: int) -> tuple[float, int]:
+        query = found[place]
+        change = query.probability[REPAIRED] - query.probability[UNTOUCHED]
+        if one.tokens is not None:
+            change = float((one.losses[:, place] - other.losses[:, place]).mean())
+        return -abs(change), query.row
 
-def _most(words: Sequence[str]) -> str:
-    """The word said most often; of equals the one said first."""
-    return max(words, key=lambda word: (words.count(word), -words.index(word)))
-
-
-def _turned(queries: Sequence[Query], kept: np.ndarray) -> tuple[tuple[Query, ...], tuple[Query, ...]]:
-    """Queries that the repair fixed and those that it broke, the largest change of probability first."""
-
-    def moved(query: Query) -> tuple[float, int]:
-        return -abs(query.probability[REPAIRED] - query.probability[UNTOUCHED]), query.row
-
-    among = sorted((queries[row] for row in kept), key=moved)
-    fixed = [query for query in among if query.right[REPAIRED] and not query.right[UNTOUCHED]]
-    broken = [query for query in among if query.right[UNTOUCHED] and not query.right[REPAIRED]]
-    return tuple(fixed[:MOST_SHOWN]), tuple(broken[:MOST_SHOWN])
+    return tuple(found[place] for place in sorted(np.flatnonzero(which).tolist(), key=moved)[:MOST_SHOWN])
 
 
 def _parts(test: Corpus, kept: np.ndarray, tested: Mapping[str, Told]) -> dict[str, dict[str, dict[str, Difference]]]:
-    """By label, and by source where the test rows have a column of that name with few values."""
-    columns = {"label": str(test.columns.label), SOURCE: SOURCE}
+    """By label where labels are classes, and by source where the test rows have a column of that name; few values."""
+    classes = tested[REPAIRED].tokens is None
+    columns = {"label": test.columns.label if classes else None, SOURCE: SOURCE}
     found: dict[str, dict[str, dict[str, Difference]]] = {}
     for kind, column in columns.items():
-        if column not in test.table.column_names:
+        parts = parts_of(test, column)
+        if parts is None:
             continue
-        values = np.array([str(value) for value in test.table.column(column).to_pylist()], dtype=object)[kept]
-        there = sorted(set(values.tolist()))
-        if len(there) > MOST_PARTS:
-            continue
-        where = {value: np.flatnonzero(values == value) for value in there}
+        values = np.array(parts, dtype=object)[kept]
+        where = {value: np.flatnonzero(values == value) for value in sorted(set(values.tolist()))}
         against = {name: by_part(tested[REPAIRED], other, where) for name, other in tested.items() if name != REPAIRED}
-        found[kind] = {value: {name: each[value] for name, each in against.items()} for value in there}
+        found[kind] = {value: {name: each[value] for name, each in against.items()} for value in where}
     return found

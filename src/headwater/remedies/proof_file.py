@@ -9,8 +9,10 @@ from typing import Any
 from headwater.errors import RunError
 from headwater.files import read_json
 from headwater.remedies.differences import Difference, Interval
+from headwater.remedies.exam import Query
 from headwater.remedies.fix import LINEAGE, PROOF
-from headwater.remedies.proof import ArmOutcome, Proof, Query
+from headwater.remedies.measure import CLASSES, MEASURES, Measure
+from headwater.remedies.proof import ArmOutcome, Proof
 
 
 def read_proof(folder: Path) -> tuple[Proof, dict[str, Any]]:
@@ -24,12 +26,14 @@ def read_proof(folder: Path) -> tuple[Proof, dict[str, Any]]:
 
 
 def _proof(saved: Mapping[str, Any]) -> Proof:
+    measure = MEASURES[saved["measure"]["name"]] if "measure" in saved else CLASSES  # older proofs are of classifiers
     return Proof(
         arms=tuple(_arm(each) for each in saved["arms"]),
-        against={name: _difference(each) for name, each in saved["differences"].items()},
+        against={name: _difference(each, measure) for name, each in saved["differences"].items()},
         parts={
             kind: {
-                value: {name: _difference(each) for name, each in against.items()} for value, against in values.items()
+                value: {name: _difference(each, measure) for name, each in against.items()}
+                for value, against in values.items()
             }
             for kind, values in saved["by"].items()
         },
@@ -45,6 +49,7 @@ def _proof(saved: Mapping[str, Any]) -> Proof:
         of=saved["training_rows"]["of"],
         notes=tuple(saved["notes"]),
         moved=tuple((int(row), float(change)) for row, change in saved.get("loss_changes", ())),
+        measure=measure,
     )
 
 
@@ -53,7 +58,7 @@ def _arm(saved: Mapping[str, Any]) -> ArmOutcome:
     return ArmOutcome(saved["name"], saved["rows"], dict(saved["changed"]), *numbers)
 
 
-def _difference(saved: Mapping[str, Any]) -> Difference:
+def _difference(saved: Mapping[str, Any], measure: Measure) -> Difference:
     return Difference(
         accuracy=Interval(**saved["accuracy"]),
         loss=Interval(**saved["loss"]),
@@ -62,6 +67,7 @@ def _difference(saved: Mapping[str, Any]) -> Difference:
         p=saved["p"],
         rows=saved["rows"],
         seeds=saved["seeds"],
+        measure=measure,
     )
 
 

@@ -28,13 +28,14 @@ from headwater.runs.language import (
     check_texts,
     end_token,
     is_encoder,
-    next_token_sums,
+    next_token_logits,
     no_classes,
     padded,
     padding_id,
     reduced,
     refuse_head,
     shown_spans,
+    summed,
 )
 from headwater.runs.task import NO_TARGET, Encoding, Reply, checked_length, position_limit
 
@@ -98,12 +99,18 @@ class CausalLM:
         targets, _ = padded([encoding.targets or [] for encoding in encodings], NO_TARGET)
         return {"input_ids": ids, "attention_mask": mask, "targets": targets}
 
+    def target_logits(
+        self, model: PreTrainedModel, batch: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, "batch places vocabulary"], Int[Tensor, "batch places"]]:
+        """The logits of the places that speak of a target, and the targets there (NO_TARGET: none)."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
+        return next_token_logits(model, inputs, batch["targets"])
+
     def token_sums(
         self, model: PreTrainedModel, batch: Mapping[str, Tensor]
     ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
         """Per example: the sum of its tokens' losses in float32, and how many tokens these are."""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
-        return next_token_sums(model, inputs, batch["targets"])
+        return summed(*self.target_logits(model, batch))
 
     def losses(
         self, model: PreTrainedModel, batch: Mapping[str, Tensor], targets: Int[Tensor, " batch"]

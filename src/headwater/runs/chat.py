@@ -9,12 +9,11 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from headwater.errors import DataError, ModelError
-from headwater.runs.conversation import Conversation
+from headwater.runs.conversation import ASSISTANT, Conversation
 from headwater.runs.corpus import Example
 from headwater.runs.language import Piece
 
 Turn = dict[str, str]
-_ASSISTANT = "assistant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ def chat_frame(tokenizer: PreTrainedTokenizerFast, turns: Sequence[Turn], comple
         whole, contents = prefix, [turn["content"] for turn in turns]
         empty = _render(tokenizer, _marked(turns), True)
     else:
-        answered = [*turns, {"role": _ASSISTANT, "content": completion}]
+        answered = [*turns, {"role": ASSISTANT, "content": completion}]
         whole, contents = _render(tokenizer, answered, False), [turn["content"] for turn in answered]
         empty = _render(tokenizer, _marked(answered), False)
         if not whole.startswith(prefix):
@@ -84,7 +83,7 @@ def split_turns(example: Example) -> tuple[list[Turn], str | None]:
     turns = example.text.turns
     if example.label is not None:
         return turns, str(example.label)
-    if turns[-1]["role"] != _ASSISTANT:
+    if turns[-1]["role"] != ASSISTANT:
         return turns, None
     if len(turns) == 1:
         raise DataError.at("the corpus", "the conversation holds the assistant's turn alone.", row=example.row + 1)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from headwater.errors import DataError
 from headwater.files import canonical_json
 
+ASSISTANT = "assistant"
 _FIX = 'A conversation is a list of turns like {"role": "user", "content": "..."}.'
 
 
@@ -29,6 +30,12 @@ class Conversation(str):
         """The turns: dicts of role and content."""
         turns: list[dict[str, str]] = json.loads(self)
         return turns
+
+    @property
+    def answer(self) -> str | None:
+        """The last turn, if it is the assistant's: what the conversation teaches."""
+        last = self.turns[-1]
+        return last["content"] if last["role"] == ASSISTANT else None
 
 
 def is_conversation_type(kind: pa.DataType) -> bool:

@@ -119,18 +119,25 @@ def summed(
     return each.sum(dim=1), wanted.sum(dim=1)
 
 
-def next_token_sums(
+def first_choices(logits: Float[Tensor, "n t v"], targets: Int[Tensor, "n t"]) -> Int[Tensor, " n"]:
+    """Of each row, how many targets are the token of the highest logit at their place."""
+    wanted = targets != NO_TARGET
+    hit = logits[wanted].argmax(dim=-1) == targets[wanted]
+    return torch.zeros_like(targets).masked_scatter(wanted, hit.to(targets.dtype)).sum(dim=1)
+
+
+def next_token_logits(
     model: PreTrainedModel, inputs: Mapping[str, Tensor], targets: Int[Tensor, "n t"]
-) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
-    """As `summed`, where the logits of each place speak of the next one.
+) -> tuple[Float[Tensor, "n p v"], Int[Tensor, "n p"]]:
+    """What `summed` takes, of a model whose logits at each place speak of the next one.
 
     Logits are by far the largest tensor of a pass: where the model can, they are made only for places in use.
     """
     ahead = targets[:, 1:]
     if takes(model, "logits_to_keep"):
         places = (ahead != NO_TARGET).any(dim=0).nonzero().squeeze(1)
-        return summed(model(**inputs, **without_cache(model), logits_to_keep=places).logits, ahead[:, places])
-    return summed(model(**inputs, **without_cache(model)).logits[:, :-1], ahead)
+        return model(**inputs, **without_cache(model), logits_to_keep=places).logits, ahead[:, places]
+    return model(**inputs, **without_cache(model)).logits[:, :-1], ahead
 
 
 def without_cache(model: PreTrainedModel) -> dict[str, Any]:

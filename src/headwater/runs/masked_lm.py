@@ -85,12 +85,18 @@ class MaskedLM:
         targets, _ = padded([encoding.targets or [] for encoding in encodings], NO_TARGET)
         return Classification().collate(encodings, tokenizer) | {"targets": targets}
 
+    def target_logits(
+        self, model: PreTrainedModel, batch: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, "batch places vocabulary"], Int[Tensor, "batch places"]]:
+        """The logits of all places, and the tokens that are masked there (NO_TARGET: none)."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
+        return model(**inputs).logits, batch["targets"]
+
     def token_sums(
         self, model: PreTrainedModel, batch: Mapping[str, Tensor]
     ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
         """Per example: the sum of its masked tokens' losses in float32, and how many tokens these are."""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
-        return summed(model(**inputs).logits, batch["targets"])
+        return summed(*self.target_logits(model, batch))
 
     def losses(
         self, model: PreTrainedModel, batch: Mapping[str, Tensor], targets: Int[Tensor, " batch"]

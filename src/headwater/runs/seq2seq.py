@@ -110,17 +110,23 @@ class Seq2Seq:
             "targets": targets,
         }
 
-    def token_sums(
+    def target_logits(
         self, model: PreTrainedModel, batch: Mapping[str, Tensor]
-    ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
-        """Per example: the sum of its tokens' losses in float32, and how many tokens these are.
+    ) -> tuple[Float[Tensor, "batch places vocabulary"], Int[Tensor, "batch places"]]:
+        """The logits of the decoder's places, and the targets there (NO_TARGET: none).
 
         Raises ModelError where the model itself would give its decoder other tokens for these targets.
         """
         targets = batch["targets"]
         inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
         self._check_shift(model, inputs, targets)
-        return summed(model(**inputs, **without_cache(model)).logits, targets)
+        return model(**inputs, **without_cache(model)).logits, targets
+
+    def token_sums(
+        self, model: PreTrainedModel, batch: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:
+        """Per example: the sum of its tokens' losses in float32, and how many tokens these are."""
+        return summed(*self.target_logits(model, batch))
 
     def losses(
         self, model: PreTrainedModel, batch: Mapping[str, Tensor], targets: Int[Tensor, " batch"]

@@ -124,6 +124,11 @@ class Reply:
 class TextTask(Task, Protocol):
     """A task whose target is a text: its loss is a sum over tokens."""
 
+    def target_logits(
+        self, model: PreTrainedModel, batch: Mapping[str, Tensor]
+    ) -> tuple[Float[Tensor, "batch places vocabulary"], Int[Tensor, "batch places"]]:
+        """The logits of the places that speak of a target, and the targets there (NO_TARGET: none)."""
+
     def token_sums(
         self, model: PreTrainedModel, batch: Mapping[str, Tensor]
     ) -> tuple[Float[Tensor, " batch"], Int[Tensor, " batch"]]:

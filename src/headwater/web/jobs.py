@@ -96,7 +96,6 @@ async def jobs(
     """Show the jobs, and forms to start one."""
     found = await run_in_threadpool(jobs_of(bench).all)
     changes = await run_in_threadpool(_accepted, bench)
-    classes = text_task(bench.index.run.task) is None
     return page(
         request,
         "jobs.html.j2",
@@ -107,7 +106,6 @@ async def jobs(
         indexable=[method.name for method in all_methods() if method.need not in ("texts", "nothing")],
         methods=[method.name for method in await bench.once("methods", lambda: bench.index.methods)],
         accepted=changes,
-        classes=classes,
     )
 
 
