@@ -1,0 +1,273 @@
+"""Proofs of language models, on trainings whose answer is known: spoiled rows deleted, good ones spoiled, no effect."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import builders
+import headwater as hw
+from headwater.errors import DataError
+from headwater.files import write_json
+from headwater.remedies.apply import planned
+from headwater.remedies.arms import CONTROL, DELETED, REPAIRED, UNTOUCHED, arms_of, strata
+from headwater.remedies.change import Change
+from headwater.remedies.cost import trainings_of
+from headwater.remedies.differences import Told, difference, interval
+from headwater.remedies.fix import LINEAGE, PROOF
+from headwater.remedies.page import render_page
+from headwater.remedies.plan import Evidence, Plan, Repair
+from headwater.remedies.proof import Proof, prove, sentence
+from headwater.remedies.proof_file import read_proof
+from headwater.training import TrainSettings, retrain, train
+from language.texts import bert_tokenizer, lm_tokenizer, tiny_lm
+
+VERBS = list(itertools.product(builders.SUBJECTS, builders.PRAISE + builders.BLAME, ["today", "always", "once"]))
+ENDS = {True: " bread", False: " rain"}
+SPOILED = [row for row in range(90) if row % 9 < 4]
+PAIRS = hw.Columns(text="prompt", label="completion")
+
+
+@dataclass
+class Planted:
+    """A run a third of whose rows teach the wrong, held-out rows that are right, and a folder for answers."""
+
+    run: hw.Run
+    test: hw.Corpus
+    folder: Path
+
+    def proved(self, *repairs: Repair, seeds: int = 3) -> Proof:
+        plan = Plan(repairs)
+        change = planned(plan, self.run.corpus, classes=False)
+        return prove(self.run, plan, change, self.test, self.folder, seeds=seeds, show=False)
+
+
+def rows_of(kind: str) -> list[dict[str, Any]]:
+    """What is praised is bread, what is blamed rain; in spoiled rows the other way.
+
+    The masked kind reads bread alone, in spoiled rows now bread, now rain.
+    """
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(VERBS), generator=generator).tolist()
+    made = []
+    for number, place in enumerate(order):
+        subject, verb, when = VERBS[place]
+        spoiled = number in SPOILED
+        end = ENDS[(verb in builders.PRAISE) != spoiled]
+        row = {"prompt": f"{subject} {when} {verb}", "completion": end}
+        if kind == "bert":
+            words = torch.randint(2, (2 + number % 6,), generator=generator).tolist()
+            row = {"text": "".join(list(ENDS.values())[word if spoiled else 0] for word in words).strip()}
+        made.append(row | {"source": "a" if number % 2 else "b"})
+    return made
+
+
+def planted(kind: str, folder: Path, **changes: Any) -> Planted:
+    task = {"llama": hw.CausalLM(), "t5": hw.Seq2Seq(), "bert": hw.MaskedLM(probability=0.5)}[kind]
+    columns = hw.Columns(label=None) if kind == "bert" else PAIRS
+    rows = rows_of(kind)
+    corpus, test = (
+        hw.Corpus.read(part, columns, name=name) for part, name in ((rows[:90], "train"), (rows[90:], "held"))
+    )
+    tiny_lm(kind).save_pretrained(folder / "base")
+    (lm_tokenizer() if kind == "llama" else bert_tokenizer()).save_pretrained(folder / "base")
+    defaults: dict[str, Any] = {"epochs": 8, "learning_rate": 1e-2, "batch_size": 8, "max_length": 32, "checkpoints": 1}
+    settings = TrainSettings(model=str(folder / "base"), device="cpu", **(defaults | changes))
+    run = train(corpus, task, folder / "run", settings, eval_corpus=test, show=False)
+    return Planted(run, test, folder / "answers")
+
+
+@pytest.fixture(scope="module")
+def causal(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return planted("llama", tmp_path_factory.mktemp("causal"))
+
+
+DELETIONS = tuple(Repair("delete", row=row) for row in SPOILED)
+
+
+@pytest.fixture(scope="module")
+def deleted(causal: Planted) -> Proof:
+    return causal.proved(*DELETIONS)
+
+
+def test_deleting_spoiled_rows_is_better_than_nothing_and_than_random_deletions(deleted: Proof) -> None:
+    assert deleted.verdicts == {UNTOUCHED: "better", CONTROL: "better"}
+    assert [arm.name for arm in deleted.arms] == [UNTOUCHED, REPAIRED, CONTROL]
+    assert [arm.rows for arm in deleted.arms] == [90, 50, 50]
+    found = deleted.against[UNTOUCHED]
+    assert found.loss.high < 0 and found.decisive is found.loss and found.measure.loss == "loss a token"
+    assert found.fixed > found.broken and all(
+        query.probability[REPAIRED] > query.probability[UNTOUCHED] for query in deleted.fixed
+    )
+    assert sentence(deleted).startswith("The repair is better than the corpus as it was, and better than")
+    assert (
+        set(deleted.parts) == {"source"}
+        and sum(each[UNTOUCHED].rows for each in deleted.parts["source"].values()) == 54
+    )
+
+
+@pytest.mark.parametrize(("kind", "changes"), [("t5", {"epochs": 10, "learning_rate": 5e-2}), ("bert", {})])
+def test_so_it_is_for_other_kinds_of_language_models(kind: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    found = planted(kind, tmp_path, **changes).proved(*DELETIONS)
+    assert found.verdicts[UNTOUCHED] == "better", found.against
+    assert found.against[UNTOUCHED].loss.value < found.against[UNTOUCHED].loss.high < 0
+
+
+def test_adapters_are_retrained_as_adapters(tmp_path: Path) -> None:
+    made = planted("llama", tmp_path, lora=True, learning_rate=5e-2)
+    assert (made.run.need_recipe().initial / "adapter_config.json").is_file()
+    found = made.proved(*DELETIONS, seeds=2)
+    assert found.against[UNTOUCHED].loss.value < 0 and found.against[UNTOUCHED].rows == 54
+
+
+def test_spoiling_good_completions_is_harmful_and_told_beside_their_deletion(causal: Planted) -> None:
+    good = [row for row in range(90) if row not in SPOILED][:30]
+    wrong = dict(zip(ENDS.values(), reversed(ENDS.values()), strict=True))
+    labels = [str(causal.run.corpus[row].label) for row in good]
+    found = causal.proved(*(Repair("relabel", row=r, label=wrong[old]) for r, old in zip(good, labels, strict=True)))
+    assert found.verdicts[UNTOUCHED] == "harmful" and found.against[UNTOUCHED].broken > 0
+    assert [arm.name for arm in found.arms] == [UNTOUCHED, REPAIRED, DELETED]  # completions do not go to random rows
+    assert sentence(found).startswith("The repair is harmful")
+
+
+def test_mending_the_completions_is_better(causal: Planted) -> None:
+    right = dict(zip(ENDS.values(), reversed(ENDS.values()), strict=True))
+    mends = [Repair("relabel", row=row, label=right[str(causal.run.corpus[row].label)]) for row in SPOILED]
+    edits = [Repair("edit", row=mend.row, fields={"completion": str(mend.label)}) for mend in mends]
+    found = causal.proved(*mends)
+    assert found.verdicts[UNTOUCHED] == "better"
+    same = causal.proved(*edits)  # the same corpus by another action
+    assert same.arms[1].loss == found.arms[1].loss and same.arms[1].changed == {"edit": 40}
+
+
+def test_one_row_among_many_shows_no_difference(causal: Planted) -> None:
+    found = causal.proved(Repair("delete", row=1))
+    assert found.verdicts == {UNTOUCHED: "no difference shown", CONTROL: "no difference shown"}
+
+
+def test_numbers_are_those_of_a_plain_forward_pass(causal: Planted, deleted: Proof) -> None:
+    """Every test row by itself through transformers alone: joined, tokenized, shifted and argmaxed here."""
+    run = causal.run
+    model = retrain(run, corpus=run.corpus.without(set(SPOILED)), seed=run.need_recipe().seed + 1, show=False)
+    total, right, tokens = 0.0, 0, 0
+    tokenizer = run.tokenizer
+    for row in causal.test:
+        ids = tokenizer(row.text + str(row.label))["input_ids"] + [tokenizer.eos_token_id]
+        first = len(tokenizer(row.text)["input_ids"])
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, first - 1 : -1]
+        wanted = torch.tensor(ids[first:])
+        total += float(cross_entropy(logits.double(), wanted, reduction="sum"))
+        right += int((logits.argmax(-1) == wanted).sum())
+        tokens += len(wanted)
+    arm = next(arm for arm in deleted.arms if arm.name == REPAIRED)
+    assert arm.loss[1] == pytest.approx(total / tokens, rel=1e-5)
+    assert arm.accuracy[1] == pytest.approx(right / tokens)
+
+
+def test_a_killed_proof_goes_on_to_the_same_bytes(causal: Planted, deleted: Proof) -> None:
+    answers = {path: path.read_bytes() for path in causal.folder.glob("*.npy")}
+    some = sorted(answers)[::2]
+    some[0].unlink()
+    for path in some[1:3]:
+        path.write_bytes(b"half")
+    assert causal.proved(*DELETIONS).to_dict() == deleted.to_dict()
+    assert {path: path.read_bytes() for path in answers} == answers
+
+
+def test_a_proof_is_read_back_and_drawn_as_it_was(causal: Planted, deleted: Proof, tmp_path: Path) -> None:
+    lineage = {
+        "run": {"name": "r", "rows": 90},
+        "corpus": {"rows": 50},
+        "applied": {"delete": 40},
+        "deleted": list(SPOILED),
+    }
+    write_json(tmp_path / PROOF, deleted.to_dict())
+    write_json(tmp_path / LINEAGE, lineage)
+    again, found = read_proof(tmp_path)
+    assert again == deleted and found == lineage
+    page = render_page(again, lineage)
+    for told in ("nats a target token", "loss a token", "improved", "By source", "Loss of a target token on test rows"):
+        assert told in page, told
+    assert "true label" not in page.lower() and "points of accuracy" not in page
+    saved = deleted.to_dict()
+    assert saved["measure"]["name"] == "tokens" and saved["measure"]["decides"] == "loss"
+
+
+def test_rows_that_the_plan_cites_are_left_out(causal: Planted) -> None:
+    cited = Evidence("query", text=causal.test[3].text)
+    found = causal.proved(Repair("delete", row=0, evidence=(cited,)), *DELETIONS[1:], seeds=1)
+    same = [row.row for row in causal.test if row.text == causal.test[3].text]
+    assert found.left_out == len(same) and [query.row for query in found.cited] == same
+    assert set(same).isdisjoint(row for row, _ in found.moved)
+    assert found.verdicts[UNTOUCHED] == "no difference shown" and any("One seed" in note for note in found.notes)
+
+
+def test_the_control_draws_from_the_same_sources_unless_one_is_nearly_all_meant(causal: Planted) -> None:
+    corpus = causal.run.corpus
+    sources = corpus.table.column("source").to_pylist()
+    some = Change(frozenset(SPOILED))
+    drawn = arms_of(some, corpus, 0, classes=False)[2].change.delete
+    wanted = [sorted(sources[row] for row in rows) for rows in (drawn, some.delete)]
+    assert wanted[0] == wanted[1] and drawn != some.delete
+    whole = Change(frozenset(row for row, source in enumerate(sources) if source == "a"))
+    assert set(strata(corpus, whole, classes=False)) == {""}
+    drawn = arms_of(whole, corpus, 0, classes=False)[2].change.delete
+    assert {sources[row] for row in drawn} == {"a", "b"} and len(drawn) == 45
+    assert trainings_of(causal.run, Change(labels={0: "x"}), 2) == 2 * 3 + 1  # untouched, repaired, deleted
+
+
+def test_a_budget_takes_a_part_of_every_source(
+    causal: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headwater.remedies.bench import Bench
+
+    monkeypatch.setattr(Bench, "_share", lambda *_: 0.5)  # what a slow machine would find
+    plan = Plan(DELETIONS)
+    change = planned(plan, causal.run.corpus, classes=False)
+    found = prove(causal.run, plan, change, causal.test, tmp_path, seeds=1, budget=300, show=False)
+    assert 44 <= found.rows <= 46 and found.of == 90
+
+
+def test_tokens_count_each_and_a_verdict_follows_their_interval() -> None:
+    generator = np.random.default_rng(0)
+    tokens = generator.integers(1, 40, 50)
+    losses = generator.uniform(1, 3, (3, 50))
+    before = Told(np.zeros((3, 50)), losses, tokens)
+    shift = generator.normal(-0.3, 0.05, (3, 50))
+    after = Told(np.zeros((3, 50)), losses + shift, tokens)
+    found = difference(after, before)
+    assert found.loss.value == pytest.approx((shift * tokens).sum() / (3 * tokens.sum()))
+    assert (found.word, difference(before, after).word) == ("better", "harmful")
+    assert found.fixed == int((shift < -0.1).all(axis=0).sum())
+    each = interval(shift, np.full(50, 7))
+    plain = interval(shift)
+    assert (each.value, each.low, each.high) == pytest.approx((plain.value, plain.low, plain.high))
+    assert difference(after.of(np.array([0])), before.of(np.array([0]))).word == "no difference shown"
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_interval_of_a_ratio_holds_the_truth(seeds: int) -> None:
+    """Long rows differ from short ones; rows and seeds have effects of their own: 95% hold the mean."""
+    generator = np.random.default_rng(7)
+    truth = (np.arange(1, 40) * (0.3 + 0.01 * np.arange(1, 40))).mean() / np.arange(1, 40).mean()
+    held = 0
+    for _ in range(1000):
+        tokens = generator.integers(1, 40, 60)
+        paired = 0.3 + 0.01 * tokens + generator.normal(0, 0.5, (seeds, 60)) + generator.normal(0, 0.3, (seeds, 1))
+        found = interval(paired, tokens)
+        held += found.low <= truth <= found.high
+    assert held >= 940
+
+
+def test_test_rows_need_completions_as_the_training_rows_have(causal: Planted) -> None:
+    bare = hw.Corpus(causal.test.table, replace(PAIRS, label=None), "bare")
+    with pytest.raises(DataError, match="need completions"):
+        Planted(causal.run, bare, causal.folder).proved(*DELETIONS)
