@@ -83,7 +83,13 @@ def test_a_stale_write_is_refused_with_both_values(planted: Path, client_of: Cal
     refused = decide(two, 31, "delete", audit="mislabels", seen=0)
     assert refused.status_code == 409
     assert refused.json()["here"] == first
-    assert refused.json()["wanted"] == {"row": 31, "action": "delete", "label": None, "status": "accepted"}
+    assert refused.json()["wanted"] == {
+        "row": 31,
+        "action": "delete",
+        "label": None,
+        "fields": None,
+        "status": "accepted",
+    }
     assert decide(two, 31, "delete", audit="mislabels", seen=first["version"]).status_code == 200
 
 

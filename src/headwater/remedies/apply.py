@@ -77,9 +77,9 @@ def _gathered(plan: Plan, corpus: Corpus, repairs: Sequence[Repair], classes: bo
         if repair.action == "delete":
             delete.add(row)
         elif repair.action == "relabel":
-            labels[row] = _new_label(plan, repair, corpus, row, classes)
+            labels[row] = new_label(plan.where(repair), repair, corpus, row, classes=classes)
         elif repair.action == "edit":
-            texts[row] = _new_texts(plan, repair, corpus, classes)
+            texts[row] = new_texts(plan.where(repair), repair, corpus, classes=classes)
         elif repair.action == "weight":
             weights[row] = float(repair.weight or 0.0)
     return Change(frozenset(delete), labels, texts, weights)
@@ -125,42 +125,42 @@ def _compare(where: str, repair: Repair, corpus: Corpus, row: int) -> None:
             raise DataError(f"{where}: {changed}: column {column!r} holds another text. {fix}")
 
 
-def _new_label(plan: Plan, repair: Repair, corpus: Corpus, row: int, classes: bool) -> Label:
+def new_label(where: str, repair: Repair, corpus: Corpus, row: int, *, classes: bool) -> Label:
+    """The label that a relabelling sets, of the corpus's kind. Raises DataError, naming `where`, where it cannot be."""
     old, new = label_of(corpus, row), repair.label
     if new is None or (old is None and corpus.columns.label is None and not _conversations(corpus)):
-        raise DataError(f"{plan.where(repair)}: {corpus.name} has no labels to change.")
+        raise DataError(f"{where}: {corpus.name} has no labels to change.")
     if old is None:
-        raise DataError(f"{plan.where(repair)}: {repair.place} does not end in a turn of the assistant to change.")
+        raise DataError(f"{where}: {repair.place} does not end in a turn of the assistant to change.")
     if not classes and not str(new).strip():
-        raise DataError(f"{plan.where(repair)}: the new completion is blank. Delete the row instead.")
+        raise DataError(f"{where}: the new completion is blank. Delete the row instead.")
     if isinstance(old, int) and isinstance(new, str):
         try:
             new = int(new)
         except ValueError:
             raise DataError(
-                f"{plan.where(repair)}: the label {new!r} is not a whole number, as the labels of {corpus.name} are."
+                f"{where}: the label {new!r} is not a whole number, as the labels of {corpus.name} are."
             ) from None
     return new if isinstance(old, int) else str(new)
 
 
-def _new_texts(plan: Plan, repair: Repair, corpus: Corpus, classes: bool) -> Mapping[str, str]:
+def new_texts(where: str, repair: Repair, corpus: Corpus, *, classes: bool) -> Mapping[str, str]:
+    """The texts that an edit sets. Raises DataError, naming `where`: a column that holds none, a blank text."""
     texts = repair.fields or {}
     open_to = editable(corpus, classes=classes)
     for column, text in texts.items():
         if column == corpus.columns.text and column not in open_to:
             raise DataError(
-                f"{plan.where(repair)}: a column of conversations cannot be edited. Its last turn, the assistant's, is "
+                f"{where}: a column of conversations cannot be edited. Its last turn, the assistant's, is "
                 "changed by relabel; or delete the row."
             )
         if column not in open_to:
             raise DataError(
-                f"{plan.where(repair)}: column {column!r} cannot be edited; the texts are {', '.join(open_to)}. "
+                f"{where}: column {column!r} cannot be edited; the texts are {', '.join(open_to)}. "
                 "Labels are changed by relabel."
             )
         if not text.strip():
-            raise DataError(
-                f"{plan.where(repair)}: the new text of column {column!r} is blank. Delete the row instead."
-            )
+            raise DataError(f"{where}: the new text of column {column!r} is blank. Delete the row instead.")
     return texts
 
 

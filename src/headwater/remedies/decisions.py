@@ -11,12 +11,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import headwater
 from headwater.errors import DataError
+from headwater.remedies.apply import editable, new_label, new_texts
+from headwater.remedies.change import label_of
 from headwater.remedies.marks import Mark, Marks
 from headwater.remedies.plan import Header, Plan, Repair, read_plan
+from headwater.remedies.reworded import Piece, reworded
+from headwater.runs.corpus import Corpus
 from headwater.runs.record import FOLDER
 from headwater.runs.run import Run
 from headwater.runs.task import text_task
@@ -74,34 +78,96 @@ def _read(path: Path, changed: int, size: int) -> tuple[Plan, Mapping[int, Repai
 
 
 def decide(
-    run: Run, row: int, action: str, *, label: str | None = None, suggested: Repair | None = None, status: str
+    run: Run,
+    row: int,
+    action: str,
+    *,
+    label: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    suggested: Repair | None = None,
+    status: str,
 ) -> Repair:
     """Make the decision on one row: what was suggested for it, where that is the same; else a repair of its own.
 
-    Raises DataError: no such row; a label that the model has not, or that the row carries already.
+    Raises DataError: no such row; a label that the model has not, or that the row carries already; a text that is
+    blank, or that stands there already; a column that cannot be edited.
     """
     if row >= len(run.corpus):
         raise DataError(f"{run.corpus.name} has {len(run.corpus):,} rows: there is no row {row:,} (they count from 0).")
     decided_at = None if status == "suggested" else datetime.now(UTC).isoformat(timespec="seconds")
-    if suggested is not None and (suggested.action, _text(suggested.label)) == (action, label):
+    given = dict(fields) if fields else None
+    same = suggested is not None and (suggested.action, _text(suggested.label), suggested.fields) == (
+        action,
+        label,
+        given,
+    )
+    if suggested is not None and same:
         return replace(suggested, status=status, at=decided_at)
     example = run.corpus[row]
-    value = None if label is None else _label(run, label)
-    if value is not None and _text(value) == _text(example.label):
-        raise DataError(f"row {row:,} carries that label already: {label!r}. To keep it so, mark it to be kept.")
-    was: dict[str, Any] | None = None if value is None else {"label": example.label}
+    value, texts = (
+        None if label is None else _label(run, row, label),
+        None if given is None else _texts(run, row, given),
+    )
+    was: dict[str, Any] | None = None if value is None else {"label": label_of(run.corpus, row)}
     return Repair(
         action,
         row=row,
         id=example.id,
         hash=example.hash,
         label=value,
-        was=was,
+        fields=texts,
+        was=was if texts is None else {"fields": {column: _held(run.corpus, row, column) for column in texts}},
         status=status,
         source=BY_HAND if suggested is None else suggested.source,
         group=None if suggested is None else suggested.group,
         at=decided_at,
     )
+
+
+@dataclass(frozen=True)
+class Mendable:
+    """A text of a row that can be mended: by `relabel` (a completion), or by `edit` of `column`."""
+
+    title: str
+    column: str
+    text: str
+    action: Literal["relabel", "edit"]
+
+
+def mendable(run: Run, row: int) -> tuple[Mendable, ...]:
+    """Return the texts of a row that can be mended, as they stand in the corpus: prompts first, completions last."""
+    corpus, classes = run.corpus, text_task(run.task) is None
+    label, columns = corpus.columns.label, editable(corpus, classes=classes)
+    texts = [Mendable(name, name, _held(corpus, row, name), "edit") for name in columns if name != label]
+    if classes or label_of(corpus, row) is None:
+        return tuple(texts)
+    title = "the assistant's last turn" if label is None else label
+    return (*texts, Mendable(title, label or corpus.columns.text, str(label_of(corpus, row)), "relabel"))
+
+
+def does(run: Run, repair: Repair) -> str:
+    """What a repair does, in a word or two."""
+    if repair.action == "relabel":
+        return f"relabel to {repair.label}" if text_task(run.task) is None else "mend the completion"
+    if repair.action == "edit":
+        return "edit the text"
+    return f"weight {repair.weight:.3g}" if repair.action == "weight" else repair.action
+
+
+def rewording(run: Run, repair: Repair) -> dict[str, tuple[Piece, ...]]:
+    """What a repair changes in the words of its row, text by text: nothing where it only names another class."""
+    row = repair.row
+    if row is None or row >= len(run.corpus):
+        return {}
+    if repair.action == "edit":
+        texts = {
+            column: text for column, text in (repair.fields or {}).items() if column in run.corpus.table.column_names
+        }
+        return {column: reworded(_held(run.corpus, row, column), text) for column, text in texts.items()}
+    if repair.action != "relabel" or text_task(run.task) is None:
+        return {}
+    of = [each for each in mendable(run, row) if each.action == "relabel"]
+    return {each.title: reworded(each.text, str(repair.label)) for each in of}
 
 
 def kept_rows(run: Run) -> frozenset[int]:
@@ -125,14 +191,29 @@ def _keeps(mark: Mark) -> bool:
     return (mark.repair.action, mark.repair.status) == ("keep", "accepted") and mark.by_hand
 
 
-def _label(run: Run, label: str) -> str | int:
-    """The label as the corpus holds it."""
-    if text_task(run.task) is not None:
-        return label
-    for name in run.label2id:
-        if str(name) == label:
-            return name
-    raise DataError(f"the model has no label {label!r}: {', '.join(map(str, run.label2id))}.")
+def _label(run: Run, row: int, label: str) -> str | int:
+    """The label as the corpus holds it; of a language model the completion."""
+    classes = text_task(run.task) is None
+    if classes and label not in map(str, run.label2id):
+        raise DataError(f"the model has no label {label!r}: {', '.join(map(str, run.label2id))}.")
+    value = new_label(f"row {row:,}", Repair("relabel", row=row, label=label), run.corpus, row, classes=classes)
+    if _text(value) == _text(label_of(run.corpus, row)):
+        raise DataError(f"row {row:,} carries that label already: {label!r}. To keep it so, mark it to be kept.")
+    return value
+
+
+def _texts(run: Run, row: int, fields: Mapping[str, str]) -> dict[str, str]:
+    """The texts of an edit that are other ones than the row holds."""
+    asked = Repair("edit", row=row, fields=dict(fields))
+    texts = new_texts(f"row {row:,}", asked, run.corpus, classes=text_task(run.task) is None)
+    found = {column: text for column, text in texts.items() if text != _held(run.corpus, row, column)}
+    if not found:
+        raise DataError(f"row {row:,} holds these very words: change some. To keep it so, mark it to be kept.")
+    return found
+
+
+def _held(corpus: Corpus, row: int, column: str) -> str:
+    return str(corpus.table.column(column)[row].as_py())
 
 
 def _text(label: str | int | None) -> str | None:

@@ -54,8 +54,8 @@ TOKENS = Measure(
     fixed="improved",
     broken="worsened",
     meaning="Loss a token: the mean over all target tokens of the test rows. Token accuracy: the share of them that "
-    f"are the model's first choice. Improved: the row's own loss a token fell by more than {LEAST:g} nats in every seed; "
-    "worsened: it rose so. A difference counts as one where the interval of the loss a token leaves 0 out.",
+    f"are the model's first choice. Improved: the row's own loss a token fell by more than {LEAST:g} nats in every "
+    "seed; worsened: it rose so. A difference counts as one where the interval of the loss a token leaves 0 out.",
     control="as many random rows deleted or weighted anew, of the same sources where the corpus names them",
 )
 MEASURES = {measure.name: measure for measure in (CLASSES, TOKENS)}

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from headwater.attribution.corpus_table import CorpusTable, corpus_table
 from headwater.attribution.named_rows import words_between
 from headwater.errors import DataError
+from headwater.remedies.decisions import mendable
 from headwater.runs import Corpus
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
@@ -122,8 +123,18 @@ async def list_corpus(bench: Bench, shown: Annotated[Shown, Query()]) -> Mapping
 @router.get("/corpus/{row}", response_class=HTMLResponse, include_in_schema=False)
 async def corpus_row(request: Request, bench: Bench, row: Number) -> HTMLResponse:
     """Show one training row: whom it helps and hurts, its words, its neighbours."""
-    known = await _known(bench, row)
-    return page(request, "row.html.j2", here="/corpus", known=known, rows=len(bench.index), labels=_labels(bench))
+    known, run = await _known(bench, row), bench.index.run
+    shown = run.task.shown(bench.index.corpus[row])
+    return page(
+        request,
+        "row.html.j2",
+        here="/corpus",
+        known=known,
+        texts=[shown.text] if shown.text_pair is None else [shown.text, shown.text_pair],
+        rows=len(bench.index),
+        labels=_labels(bench),
+        mendable=mendable(run, row) if row < len(run.corpus) else (),
+    )
 
 
 @router.get("/api/corpus/{row}", tags=["corpus"], responses=REFUSED)

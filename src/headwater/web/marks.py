@@ -10,9 +10,10 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, Field
 
 from headwater.errors import DataError
-from headwater.remedies.decisions import accepted_plan, decide, marks_of, suggestions_of
+from headwater.remedies.decisions import accepted_plan, decide, does, marks_of, rewording, suggestions_of
 from headwater.remedies.marks import ConflictError, Mark
 from headwater.remedies.plan import Repair
+from headwater.runs import Run
 from headwater.web.errors import REFUSED
 from headwater.web.state import Bench, Typed, Workbench
 
@@ -24,15 +25,20 @@ Rows = Annotated[list[Annotated[int, Field(ge=0, le=1 << 53)]], Field(max_length
 Name = Annotated[Typed, Field(max_length=1000)]
 
 
+Text = Annotated[Typed, Field(max_length=50_000)]
+
+
 class Decision(BaseModel):
     """What shall be done to a row."""
 
     model_config = {"extra": "forbid"}
 
-    action: Literal["accept", "delete", "relabel", "keep", "undo"]
+    action: Literal["accept", "delete", "relabel", "edit", "keep", "undo"]
     """`accept`: what the audit suggests. `undo`: back to undecided."""
-    label: Annotated[Typed, Field(max_length=50_000)] | None = None
-    """Of relabel: the new label."""
+    label: Text | None = None
+    """Of relabel: the new label; of a language model the new completion."""
+    fields: Annotated[dict[Name, Text], Field(min_length=1, max_length=10)] | None = None
+    """Of edit: the new texts by column; those that stand there already change nothing."""
     audit: Name | None = None
     """Whose suggestion is decided on."""
     seen: Version = 0
@@ -44,7 +50,16 @@ def list_marks(bench: Bench, since: Annotated[Version, Query()] = 0) -> Mapping[
     """List the marks that were written after version `since`, and the latest version there is."""
     found = marks_of(bench.index.run).read(since)
     latest = max((mark.version for mark in found.values()), default=since)
-    return {"version": latest, "marks": [told(mark) for mark in found.values()]}
+    return {"version": latest, "marks": [told(bench, mark) for mark in found.values()]}
+
+
+@router.get("/api/marks/{row}", tags=["marks"], responses=REFUSED)
+def read_mark(bench: Bench, row: Number) -> Mapping[str, Any]:
+    """One row's mark, null if there is none, with `words`: by text, what is kept (same), goes (old) and comes (new)."""
+    mark = marks_of(bench.index.run).read().get(row)
+    if mark is None:
+        return {"mark": None, "words": {}}
+    return {"mark": told(bench, mark), "words": rewording(bench.index.run, mark.repair)}
 
 
 @router.put("/api/marks/{row}", tags=["marks"], responses=REFUSED)
@@ -55,10 +70,12 @@ def write_mark(bench: Bench, row: Number, decision: Decision) -> Mapping[str, An
     try:
         mark = marks_of(run).write(repair, decision.seen)
     except ConflictError as error:
-        here = None if error.here is None else told(error.here)
-        wanted = {"row": row, "action": repair.action, "label": repair.label, "status": repair.status}
+        here = None if error.here is None else told(bench, error.here)
+        wanted = {
+            "row": row, "action": repair.action, "label": repair.label, "fields": repair.fields, "status": repair.status
+        }  # fmt: skip
         raise HTTPException(409, {"error": str(error), "here": here, "wanted": wanted}) from None
-    return told(mark)
+    return told(bench, mark)
 
 
 @router.get("/api/suggestions", tags=["marks"], responses=REFUSED)
@@ -81,13 +98,15 @@ def export_plan(bench: Bench) -> PlainTextResponse:
     return PlainTextResponse(plan.lines(), headers=headers)
 
 
-def told(mark: Mark) -> dict[str, Any]:
+def told(bench: Workbench, mark: Mark) -> dict[str, Any]:
     """Return a mark as pages and programs read it."""
     repair = mark.repair
     return {
         "row": mark.row,
         "action": repair.action,
         "label": None if repair.label is None else str(repair.label),
+        "fields": repair.fields,
+        "does": does(bench.index.run, repair),
         "status": repair.status,
         "by_hand": mark.by_hand,
         "version": mark.version,
@@ -105,16 +124,22 @@ def _decided(bench: Workbench, row: int, decision: Decision) -> Repair:
     suggested = None if decision.audit is None else suggestions_of(run).of(decision.audit, row)
     if (decision.label is not None) != (decision.action == "relabel"):
         raise DataError("label: give one where the action is relabel, and only there.")
+    if (decision.fields is not None) != (decision.action == "edit"):
+        raise DataError("fields: give the new texts where the action is edit, and only there.")
     if decision.action == "accept":
         if suggested is None:
             raise DataError(f"row {row:,}: no audit of that name suggests anything. Give its name: audit.")
-        label = None if suggested.label is None else str(suggested.label)
-        return decide(run, row, suggested.action, label=label, suggested=suggested, status="accepted")
+        return _as(run, row, suggested, "accepted")
     if decision.action == "undo":
         here = marks_of(run).read().get(row)
         if here is None:
             raise DataError(f"row {row:,} is not marked: there is nothing to undo.")
-        last = suggested or here.repair
-        label = None if last.label is None else str(last.label)
-        return decide(run, row, last.action, label=label, suggested=last, status="suggested")
-    return decide(run, row, decision.action, label=decision.label, suggested=suggested, status="accepted")
+        return _as(run, row, suggested or here.repair, "suggested")
+    label, fields = decision.label, decision.fields
+    return decide(run, row, decision.action, label=label, fields=fields, suggested=suggested, status="accepted")
+
+
+def _as(run: Run, row: int, repair: Repair, status: str) -> Repair:
+    """A repair that stands there already, or is suggested, with another status."""
+    label = None if repair.label is None else str(repair.label)
+    return decide(run, row, repair.action, label=label, fields=repair.fields, suggested=repair, status=status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -13,11 +13,20 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, Field
 
 from headwater.errors import DataError
-from headwater.remedies.decisions import BY_HAND, Suggestions, by_hand, marks_of, suggestions_of
+from headwater.remedies.decisions import (
+    BY_HAND,
+    Suggestions,
+    by_hand,
+    does,
+    marks_of,
+    rewording,
+    suggestions_of,
+)
 from headwater.remedies.groups import Group, groups_of
 from headwater.remedies.marks import Mark
 from headwater.remedies.plan import Plan, Repair
 from headwater.remedies.review import Band, Left, bands_of, sample_of, was_right, wilson, wrong_left
+from headwater.remedies.reworded import Piece
 from headwater.runs import Example
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
@@ -101,6 +110,8 @@ class Card:
     example: Example
     does: str
     mark: Mark | None
+    words: Mapping[str, Sequence[Piece]]
+    """What it changes in the row's words, text by text."""
 
     def evidence(self, kind: str) -> list[Any]:
         """Return the evidence of one kind."""
@@ -111,7 +122,7 @@ class Card:
 def worklist(request: Request, bench: Bench, at: Annotated[int, Query(ge=1, le=10_000_000)] = 1) -> HTMLResponse:
     """Show the groups; `at` is the page, from 1."""
     found, marks = suggestions_of(bench.index.run), marks_of(bench.index.run).read()
-    groups = _groups(found, marks)
+    groups = _groups(bench, found, marks)
     return page(
         request,
         "worklist.html.j2",
@@ -140,7 +151,7 @@ def group_page(request: Request, bench: Bench, chosen: Annotated[Chosen, Query()
         here="/worklist",
         chosen=chosen,
         group=group,
-        listed=_listed(group, marks),
+        listed=_listed(bench, group, marks),
         cards=[_card(bench, repair, marks) for repair in here],
         pages=max(1, -(-len(rows) // ROWS)) if chosen.rows == "all" else 1,
         labels=[str(name) for name in bench.index.run.label2id],
@@ -154,7 +165,7 @@ def list_groups(bench: Bench) -> Mapping[str, Any]:
     found, marks = suggestions_of(bench.index.run), marks_of(bench.index.run).read()
     audits = [_audited(name, plan, marks) for name, plan in found.plans.items()]
     return {
-        "groups": [{**vars(each), "sample": vars(each.sample)} for each in _groups(found, marks)],
+        "groups": [{**vars(each), "sample": vars(each.sample)} for each in _groups(bench, found, marks)],
         "audits": [
             {
                 "audit": each.audit,
@@ -173,7 +184,7 @@ def one_group(bench: Bench, chosen: Annotated[Chosen, Query()]) -> Mapping[str, 
     """One group: its rows with what is suggested, what was decided, and what its reviewed sample says."""
     marks = marks_of(bench.index.run).read()
     group = _chosen(bench, chosen, marks)
-    listed = _listed(group, marks)
+    listed = _listed(bench, group, marks)
     rows = sample_of(group.repairs) if chosen.rows == "sample" else list(group.repairs)
     here = rows if chosen.rows == "sample" else rows[(chosen.at - 1) * ROWS : chosen.at * ROWS]
     return {**vars(listed), "sample": vars(listed.sample), "rows": [_told(bench, repair, marks) for repair in here]}
@@ -193,12 +204,12 @@ def accept_group(bench: Bench, accepted: Accepted) -> Mapping[str, Any]:
     return {"accepted": marks_of(run).accept(group.repairs)}
 
 
-def _groups(found: Suggestions, marks: Mapping[int, Mark]) -> list[Listed]:
+def _groups(bench: Workbench, found: Suggestions, marks: Mapping[int, Mark]) -> list[Listed]:
     groups = [group for name, plan in found.plans.items() for group in groups_of(name, plan)]
     mine = by_hand(found, marks)
     if mine.repairs:
         groups.append(Group(BY_HAND, "", mine.repairs))
-    return [_listed(group, marks) for group in sorted(groups, key=lambda group: -len(group.repairs))]
+    return [_listed(bench, group, marks) for group in sorted(groups, key=lambda group: -len(group.repairs))]
 
 
 def _chosen(bench: Workbench, chosen: Chosen, marks: Mapping[int, Mark]) -> Group:
@@ -225,12 +236,12 @@ def _band(chosen: Chosen, plan: Plan, marks: Mapping[int, Mark]) -> Group:
     return Group(chosen.audit, f"ranks {band.first:,} to {band.last:,}", plan.repairs[band.first - 1 : band.last])
 
 
-def _listed(group: Group, marks: Mapping[int, Mark]) -> Listed:
+def _listed(bench: Workbench, group: Group, marks: Mapping[int, Mark]) -> Listed:
     chosen = Chosen(audit=group.audit, group=group.name)
     title = "marked by you" if group.audit == BY_HAND else group.title
     decided, size = group.decided(marks), len(group.repairs)
-    does = _does(group.repairs)
-    return Listed(group.audit, group.name, title, size, decided, does, _sampled(group, marks), chosen.url())
+    told_does = _does(bench, group.repairs)
+    return Listed(group.audit, group.name, title, size, decided, told_does, _sampled(group, marks), chosen.url())
 
 
 def _sampled(group: Group, marks: Mapping[int, Mark]) -> Sampled:
@@ -255,21 +266,17 @@ def _totals(marks: Mapping[int, Mark]) -> dict[str, int]:
     return dict(Counter(mark.repair.action for mark in marks.values() if mark.repair.status == "accepted"))
 
 
-def _does(repairs: tuple[Repair, ...]) -> str:
+def _does(bench: Workbench, repairs: tuple[Repair, ...]) -> str:
     """What a group's suggestions do, the most frequent first."""
-    counts = Counter(_action(repair) for repair in repairs).most_common(3)
+    counts = Counter(does(bench.index.run, repair) for repair in repairs).most_common(3)
     return ", ".join(name if len(counts) == 1 else f"{name} ({count:,})" for name, count in counts)
-
-
-def _action(repair: Repair) -> str:
-    if repair.action == "relabel":
-        return f"relabel to {repair.label}"
-    return f"weight {repair.weight:.3g}" if repair.action == "weight" else repair.action
 
 
 def _card(bench: Workbench, repair: Repair, marks: Mapping[int, Mark]) -> Card:
     row = repair.row or 0
-    return Card(repair, bench.index.corpus[row], _action(repair), marks.get(row))
+    run = bench.index.run
+    example = run.task.shown(bench.index.corpus[row])
+    return Card(repair, example, does(run, repair), marks.get(row), rewording(run, repair))
 
 
 def _told(bench: Workbench, repair: Repair, marks: Mapping[int, Mark]) -> dict[str, Any]:
@@ -283,5 +290,5 @@ def _told(bench: Workbench, repair: Repair, marks: Mapping[int, Mark]) -> dict[s
         "rank": repair.rank,
         "score": repair.score,
         "confidence": repair.confidence,
-        "mark": None if card.mark is None else told(card.mark),
+        "mark": None if card.mark is None else told(bench, card.mark),
     }

@@ -1,5 +1,5 @@
 // The marks of the run: written at once, and heard of when another tab, or another person, writes one.
-import { announce, ask } from "./frame.js";
+import { announce, ask, make } from "./frame.js";
 
 const EVERY = 2000; // milliseconds between two looks
 
@@ -37,10 +37,10 @@ export class Marks {
   }
 
   /** Decide. A row that was marked elsewhere meanwhile is shown as it stands there; the failure says both values. */
-  async decide(row, action, { label, audit, step = true } = {}) {
+  async decide(row, action, { label, fields, audit, step = true } = {}) {
     const before = this.of(row);
     try {
-      const mark = await this.put(row, { action, label, audit });
+      const mark = await this.put(row, { action, label, fields, audit });
       if (step) this.undone.push({ row, before, audit });
       this.take([mark]);
       announce(`Row ${row}: ${tell(mark)}.`);
@@ -61,6 +61,7 @@ export class Marks {
     const { row, before, audit } = last;
     if (before === null) await this.decide(row, "undo", { audit, step: false });
     else if (before.action === "relabel") await this.decide(row, "relabel", { label: before.label, audit, step: false });
+    else if (before.action === "edit") await this.decide(row, "edit", { fields: before.fields, audit, step: false });
     else if (before.action === "delete" || before.action === "keep") await this.decide(row, before.action, { audit, step: false });
     else await this.decide(row, "accept", { audit, step: false });
     return row;
@@ -72,5 +73,13 @@ export function tell(mark) {
   if (!mark || mark.status === "suggested") return "undecided";
   if (mark.status === "rejected") return "kept as it is";
   if (mark.action === "keep") return "kept as it is";
-  return mark.action === "relabel" ? `relabel to ${mark.label}` : mark.action === "delete" ? "delete" : `${mark.action}, accepted`;
+  return mark.does;
+}
+
+/** Old and new words of a mark, text by text: `words` as /api/marks/{row} tells them. */
+export function wordsOf(words) {
+  const tags = { old: "del", new: "ins", same: "span" };
+  return Object.entries(words).map(([title, pieces]) =>
+    make("p", { class: "reworded", dir: "auto" }, make("b", {}, title), ...pieces.map(([kind, text]) => make(tags[kind], {}, text))),
+  );
 }

@@ -200,6 +200,10 @@ if (tray) {
     q: () => current && decide(rowOf(current), "keep"),
     u: undo,
     o: () => current?.querySelector(".row a")?.click(),
+    e: () => {
+      const link = current?.querySelector(".row a");
+      if (link) location.assign(`${link.href}#mend`);
+    },
     n: () => follow("a[rel=next]"),
     p: () => follow("a[rel=prev]"),
   });
