@@ -1,7 +1,7 @@
 """Does deleting faulty instruction rows help a language model, and does the proof say so? SmolLM2-135M with LoRA.
 
 Short instructions (rasbt's, Apache-2.0), a quarter of whose completions changed places among each other: each answers
-another question. One plan deletes these rows, the other as many sound ones. Told is what `headwater fix --retrain` tells.
+another question. One plan deletes these rows, the other as many sound ones. Told is what `headwater fix` tells.
 
     python benchmarks/fix_language.py [--rows 160] [--test 80] [--epochs 1] [--seeds 3]
 """
@@ -60,11 +60,11 @@ def main() -> None:
         print(f"{name}: {sentence(proof)}")
         for arm in proof.arms:
             found = proof.against.get(arm.name)
-            change_told = ["", "", ""] if found is None else [
-                f"{signed(found.loss.value, 'nats')} ({signed(found.loss.low, 'nats')} to {signed(found.loss.high, 'nats')})",
-                f"{found.fixed}, {found.broken}",
-                found.word,
-            ]  # fmt: skip
+            change_told = ["", "", ""]
+            if found is not None:
+                low, high = signed(found.loss.low, "nats"), signed(found.loss.high, "nats")
+                told_loss = f"{signed(found.loss.value, 'nats')} ({low} to {high})"
+                change_told = [told_loss, f"{found.fixed}, {found.broken}", found.word]
             seeds = ", ".join(f"{loss:.3f}" for loss in arm.loss)
             accuracy = sum(arm.accuracy) / len(arm.accuracy)
             lines.append([name, arm.name, str(arm.rows), seeds, f"{accuracy:.1%}", *change_told])

@@ -10,6 +10,7 @@ import pytest
 
 import builders
 from cli.conftest import TRAIN, headwater, write_rows
+from language.planted import SPOILED, train_planted
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +77,18 @@ def test_errors_name_file_line_and_what_to_do(run: Path, tmp_path: Path) -> None
     other = write_rows(tmp_path / "other.jsonl", [{"text": "a b", "label": "unheard of"}])
     wrong = headwater("fix", run, fine, "--out", tmp_path / "a", "--retrain", "--test", other)
     assert "unheard of" in wrong.stderr and wrong.code == 1
+
+
+def test_a_language_model_is_proved_by_the_loss_of_its_tokens(tmp_path: Path) -> None:
+    made, _ = train_planted("llama", tmp_path, epochs=2)
+    plan = plan_of(tmp_path, *({"row": row, "action": "delete"} for row in SPOILED))
+    done = headwater("fix", made.folder, plan, "--out", tmp_path / "r2", "--retrain", "--seeds", 1)
+    assert done.code == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert "40 rows deleted: 90 rows before, 50 after." in told and "loss a token" in told and "improved" in told
+    assert "54 test rows, 1 seed" in told
+    saved = json.loads((tmp_path / "r2" / "fix" / "proof.json").read_text())
+    assert saved["measure"]["name"] == "tokens" and len(saved["loss_changes"]) == 54
+    assert "Loss of a target token" in (tmp_path / "r2" / "fix" / "proof.html").read_text()
+    turned = plan_of(tmp_path, {"row": 0, "action": "relabel", "label": "  "})
+    assert "the new completion is blank" in headwater("fix", made.folder, turned, "--out", tmp_path / "r3").error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-import builders
 import headwater as hw
 from headwater.errors import DataError
 from headwater.files import write_json
@@ -26,18 +24,14 @@ from headwater.remedies.page import render_page
 from headwater.remedies.plan import Evidence, Plan, Repair
 from headwater.remedies.proof import Proof, prove, sentence
 from headwater.remedies.proof_file import read_proof
-from headwater.training import TrainSettings, retrain, train
-from language.texts import bert_tokenizer, lm_tokenizer, tiny_lm
-
-VERBS = list(itertools.product(builders.SUBJECTS, builders.PRAISE + builders.BLAME, ["today", "always", "once"]))
-ENDS = {True: " bread", False: " rain"}
-SPOILED = [row for row in range(90) if row % 9 < 4]
-PAIRS = hw.Columns(text="prompt", label="completion")
+from headwater.training import retrain
+from language.planted import ENDS, SPOILED, train_planted
+from language.texts import PAIR_COLUMNS
 
 
 @dataclass
 class Planted:
-    """A run a third of whose rows teach the wrong, held-out rows that are right, and a folder for answers."""
+    """A run four ninths of whose rows teach the wrong, held-out rows that are right, and a folder for answers."""
 
     run: hw.Run
     test: hw.Corpus
@@ -49,39 +43,8 @@ class Planted:
         return prove(self.run, plan, change, self.test, self.folder, seeds=seeds, show=False)
 
 
-def rows_of(kind: str) -> list[dict[str, Any]]:
-    """What is praised is bread, what is blamed rain; in spoiled rows the other way.
-
-    The masked kind reads bread alone, in spoiled rows now bread, now rain.
-    """
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(VERBS), generator=generator).tolist()
-    made = []
-    for number, place in enumerate(order):
-        subject, verb, when = VERBS[place]
-        spoiled = number in SPOILED
-        end = ENDS[(verb in builders.PRAISE) != spoiled]
-        row = {"prompt": f"{subject} {when} {verb}", "completion": end}
-        if kind == "bert":
-            words = torch.randint(2, (2 + number % 6,), generator=generator).tolist()
-            row = {"text": "".join(list(ENDS.values())[word if spoiled else 0] for word in words).strip()}
-        made.append(row | {"source": "a" if number % 2 else "b"})
-    return made
-
-
 def planted(kind: str, folder: Path, **changes: Any) -> Planted:
-    task = {"llama": hw.CausalLM(), "t5": hw.Seq2Seq(), "bert": hw.MaskedLM(probability=0.5)}[kind]
-    columns = hw.Columns(label=None) if kind == "bert" else PAIRS
-    rows = rows_of(kind)
-    corpus, test = (
-        hw.Corpus.read(part, columns, name=name) for part, name in ((rows[:90], "train"), (rows[90:], "held"))
-    )
-    tiny_lm(kind).save_pretrained(folder / "base")
-    (lm_tokenizer() if kind == "llama" else bert_tokenizer()).save_pretrained(folder / "base")
-    defaults: dict[str, Any] = {"epochs": 8, "learning_rate": 1e-2, "batch_size": 8, "max_length": 32, "checkpoints": 1}
-    settings = TrainSettings(model=str(folder / "base"), device="cpu", **(defaults | changes))
-    run = train(corpus, task, folder / "run", settings, eval_corpus=test, show=False)
-    return Planted(run, test, folder / "answers")
+    return Planted(*train_planted(kind, folder, **changes), folder / "answers")
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +157,7 @@ def test_a_proof_is_read_back_and_drawn_as_it_was(causal: Planted, deleted: Proo
     again, found = read_proof(tmp_path)
     assert again == deleted and found == lineage
     page = render_page(again, lineage)
+    assert page == render_page(deleted, lineage)
     for told in ("nats a target token", "loss a token", "improved", "By source", "Loss of a target token on test rows"):
         assert told in page, told
     assert "true label" not in page.lower() and "points of accuracy" not in page
@@ -268,6 +232,6 @@ def test_the_interval_of_a_ratio_holds_the_truth(seeds: int) -> None:
 
 
 def test_test_rows_need_completions_as_the_training_rows_have(causal: Planted) -> None:
-    bare = hw.Corpus(causal.test.table, replace(PAIRS, label=None), "bare")
+    bare = hw.Corpus(causal.test.table, replace(PAIR_COLUMNS, label=None), "bare")
     with pytest.raises(DataError, match="need completions"):
         Planted(causal.run, bare, causal.folder).proved(*DELETIONS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,20 @@ def read_proof(folder: Path) -> tuple[Proof, dict[str, Any]]:
 
 def _proof(saved: Mapping[str, Any]) -> Proof:
     measure = MEASURES[saved["measure"]["name"]] if "measure" in saved else CLASSES  # older proofs are of classifiers
+    order = [str(each["name"]) for each in saved["arms"]]  # files sort their keys; pages tell the arms in their order
     return Proof(
         arms=tuple(_arm(each) for each in saved["arms"]),
-        against={name: _difference(each, measure) for name, each in saved["differences"].items()},
+        against={name: _difference(each, measure) for name, each in _ordered(saved["differences"], order)},
         parts={
             kind: {
-                value: {name: _difference(each, measure) for name, each in against.items()}
+                value: {name: _difference(each, measure) for name, each in _ordered(against, order)}
                 for value, against in values.items()
             }
             for kind, values in saved["by"].items()
         },
-        fixed=tuple(map(_query, saved["fixed"])),
-        broken=tuple(map(_query, saved["broken"])),
-        cited=tuple(map(_query, saved["cited"])),
+        fixed=tuple(_query(each, order) for each in saved["fixed"]),
+        broken=tuple(_query(each, order) for each in saved["broken"]),
+        cited=tuple(_query(each, order) for each in saved["cited"]),
         seeds=tuple(saved["seeds"]),
         asked_seeds=saved["asked_seeds"],
         test=saved["test"]["name"],
@@ -51,6 +52,10 @@ def _proof(saved: Mapping[str, Any]) -> Proof:
         moved=tuple((int(row), float(change)) for row, change in saved.get("loss_changes", ())),
         measure=measure,
     )
+
+
+def _ordered(saved: Mapping[str, Any], order: Sequence[str]) -> list[tuple[str, Any]]:
+    return [(name, saved[name]) for name in order if name in saved]
 
 
 def _arm(saved: Mapping[str, Any]) -> ArmOutcome:
@@ -71,8 +76,8 @@ def _difference(saved: Mapping[str, Any], measure: Measure) -> Difference:
     )
 
 
-def _query(saved: Mapping[str, Any]) -> Query:
-    arms = saved["arms"]
+def _query(saved: Mapping[str, Any], order: Sequence[str]) -> Query:
+    arms = dict(_ordered(saved["arms"], order))
     said, chance, right = (
         {name: each[key] for name, each in arms.items()} for key in ("predicted", "probability", "right")
     )
