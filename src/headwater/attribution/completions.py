@@ -14,6 +14,7 @@ from headwater.attribution.queries import Labels, Queries, Query
 from headwater.attribution.spans import Spans, completion_of, within
 from headwater.errors import UsageError
 from headwater.gradients import encoded_batches
+from headwater.progress import stage
 from headwater.runs import Columns, Corpus, Encoding, Example, Reply, Run, text_task
 
 NEW_TOKENS = 32
@@ -82,6 +83,8 @@ def settle_completions(
     targets = run.task.targets(given, config, where=queries.name)
     examples = [replace(example, label=None) for example in queries.rows(0, len(queries))]
     model = models[0].load(run.checkpoints[-1])
+    if None in given:
+        stage(f"letting the model write on, {most} tokens at most")
     replies: list[Reply | None] = [
         language.reply(model, run.tokenizer, example, most) if label is None else None
         for example, label in zip(examples, given, strict=True)
@@ -95,6 +98,8 @@ def settle_completions(
     for number, (example, span) in enumerate(zip(settled, parts, strict=True)):
         if span is not None:
             encodings[number] = within(encodings[number], run.task.shown(example), span, number)
+    if judge:
+        stage("asking the model how likely the completion is")
     unknown = [math.nan] * len(encodings)
     losses, probabilities = _judged(runs, models, encodings) if judge else (unknown, unknown)
     made = []

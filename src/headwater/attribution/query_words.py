@@ -16,6 +16,7 @@ from headwater.attribution.taught import taught
 from headwater.attribution.words import Texts
 from headwater.errors import StoreError
 from headwater.methods import Matched, TokenPart
+from headwater.progress import stage
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def query_words(index: Index, query: Queries, label: str | int | None) -> QueryW
     texts = Texts.of(asked.example, asked.encoding)
     of_place = texts.words.of_place
     pushes: dict[int | None, float] = {}
+    stage("adding up what all rows pushed through each word")
     for part in scorer.parts:
         for place, value in _by_place(part):
             word = of_place[place] if 0 <= place < len(of_place) else None

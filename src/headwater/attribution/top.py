@@ -20,6 +20,7 @@ from headwater.attribution.question import AskedQuestion
 from headwater.attribution.where import Where
 from headwater.errors import UsageError
 from headwater.methods import Matched, Scorer, can_prune, is_cheaper, prune
+from headwater.progress import stage
 from headwater.store import LooseBoundsError, Touched, threads_for
 
 Search = Literal["auto", "full", "pruned"]
@@ -92,6 +93,7 @@ def _unbounded(question: AskedQuestion, scorer: Scorer) -> str:
 
 def score_all(question: AskedQuestion, scorer: Scorer) -> Float32[np.ndarray, "queries rows"]:
     """Score a block of queries with every row."""
+    stage(f"scoring all {len(question.corpus):,} rows by {question.method.name}")
     scores = np.zeros((len(question.asked), len(question.corpus)), dtype=np.float32)
     with threads_for(len(scores)):
         scorer.score(scores)
@@ -124,6 +126,7 @@ def _pruned(
     if stored is not None:
         of[stored] = np.arange(len(stored))  # stored rows that are dead stay -1
     wanted = (of >= 0) & allowed[of]
+    stage(f"searching the index of {len(question.corpus):,} rows")
     for number in range(len(question.asked)):
         with threads_for(1):
             top = prune(bounded, number, k, wanted, persist=persist)

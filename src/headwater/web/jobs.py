@@ -31,8 +31,9 @@ from headwater.runs.record import FOLDER
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
 from headwater.web.state import Bench, Workbench
+from headwater.web.waiting import PatientRoute
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 AUDITS = ("mislabels", "duplicates", "lexical-bias", "poison")
 

@@ -18,8 +18,9 @@ from headwater.attribution.overview_view import overview_view
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
 from headwater.web.state import Bench, Typed
+from headwater.web.waiting import PatientRoute
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 ROWS = 50  # of a page
 

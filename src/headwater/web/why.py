@@ -22,9 +22,10 @@ from headwater.web.errors import REFUSED
 from headwater.web.look import page
 from headwater.web.marks import doomed_rows
 from headwater.web.state import Bench, Typed, Workbench
+from headwater.web.waiting import PatientRoute
 from headwater.web.why_view import why_view
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 Text = Annotated[Typed, Field(max_length=50_000)] | None
 Row = Annotated[int, Field(ge=0, le=1 << 53)]

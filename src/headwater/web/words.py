@@ -20,8 +20,9 @@ from headwater.web.corpus import Touched, sample_of_queries
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
 from headwater.web.state import Bench, Typed, Workbench
+from headwater.web.waiting import PatientRoute
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 WORDS = 50  # of a page
 _MOST = 12  # rows, and queries, on a word's page

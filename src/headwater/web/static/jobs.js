@@ -67,7 +67,7 @@ document.addEventListener("click", async (event) => {
 // The server draws the list; it is read again while something moves. What is focused or unfolded stays so.
 async function look() {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
-  if (!answer?.ok) return;
+  if (answer?.status !== 200) return; // 202: it is still being made
   const found = new DOMParser().parseFromString(await answer.text(), "text/html");
   const list = document.querySelector(".list");
   for (const fresh of found.querySelectorAll(".job")) {

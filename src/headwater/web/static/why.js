@@ -1,5 +1,5 @@
 // The Why? page: asks without losing the old answer; marks rows; a word pinned in one answer is pinned in the other.
-import { announce, ask, make } from "./frame.js";
+import { announce, ask, make, stageOf } from "./frame.js";
 import { Marks, tell as tellMark } from "./marks.js";
 
 const main = document.querySelector("main");
@@ -8,21 +8,28 @@ const working = document.querySelector(".working");
 const marks = document.querySelector(".tray") && new Marks(0, () => {});
 
 // Ask the API first: its answer is kept, so that the page comes at once; and a failure leaves the old answer standing.
-async function go(asked) {
-  for (const [name, value] of [...asked]) if (value === "") asked.delete(name, value);
-  const methods = asked.getAll("method");
+let asked = null; // the question in flight; a newer one calls it off
+async function go(question) {
+  for (const [name, value] of [...question]) if (value === "") question.delete(name, value);
+  const methods = question.getAll("method");
+  asked?.abort();
+  const mine = (asked = new AbortController());
+  const since = performance.now();
   failure.hidden = true;
   main.setAttribute("aria-busy", "true");
   try {
-    for (const method of methods.length ? methods : [null]) {
-      const one = new URLSearchParams(asked);
+    for (const [at, method] of (methods.length ? methods : [null]).entries()) {
+      const one = new URLSearchParams(question);
       one.delete("method");
       if (method) one.set("method", method);
-      tell(`Explaining${method ? ` by ${method}` : ""}…`);
-      await ask(`/api/why?${one}`);
+      const name = `${methods.length > 1 ? `${at + 1} of ${methods.length}: ` : ""}${method ?? "Explaining"}`;
+      const show = (found) => tell(`${name}: ${stageOf(found)}`, (performance.now() - since) / 1000);
+      tell(`${name}…`);
+      await ask(`/api/why?${one}`, { signal: mine.signal, tell: show });
     }
-    location.assign(`/why?${asked}`);
+    location.assign(`/why?${question}`);
   } catch (problem) {
+    if (problem.name === "AbortError" && asked !== mine) return;
     failure.textContent = problem.message;
     failure.hidden = false;
     tell("");
@@ -30,10 +37,11 @@ async function go(asked) {
   }
 }
 
-function tell(text) {
-  announce(text);
-  if (!working) return;
-  working.textContent = text;
+// What is being done; screen readers hear of a new stage, not of every second.
+function tell(text, seconds = 0) {
+  if (working.dataset.stage !== text) announce(text);
+  working.dataset.stage = text;
+  working.textContent = seconds ? `${text} · ${seconds.toFixed(0)} s` : text;
   working.hidden = !text;
 }
 
