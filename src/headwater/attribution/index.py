@@ -150,6 +150,11 @@ class Index:
         return Index(members)
 
     @property
+    def members(self) -> tuple[Member, ...]:
+        """Return the runs whose scores are averaged, each with what is indexed of it."""
+        return self._members
+
+    @property
     def folder(self) -> Path:
         """Return the folder of the (first) index."""
         return self._members[0].folder

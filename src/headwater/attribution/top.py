@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from headwater.attribution.explain import both_sides, ends
-from headwater.attribution.living import LivingScorer
+from headwater.attribution.living import LivingScorer, as_stored
 from headwater.attribution.question import AskedQuestion
 from headwater.attribution.where import Where
 from headwater.errors import UsageError
@@ -80,13 +80,12 @@ def _or_scanned(pruned: Iterator[Found], scanned: Iterator[Found]) -> Iterator[F
 
 def _bounded(scorer: Scorer) -> tuple[Matched | None, Int64[np.ndarray, "rows"] | None]:
     """Return the scorer whose scores can be bounded, if it is one; and of an index that grew, the rows as stored."""
-    inner, stored = (scorer.scorer, scorer.stored) if isinstance(scorer, LivingScorer) else (scorer, None)
+    inner, stored = as_stored(scorer), scorer.stored if isinstance(scorer, LivingScorer) else None
     return (inner if isinstance(inner, Matched) and can_prune(inner) else None), stored
 
 
 def _unbounded(question: AskedQuestion, scorer: Scorer) -> str:
-    inner = scorer.scorer if isinstance(scorer, LivingScorer) else scorer
-    if isinstance(inner, Matched):
+    if isinstance(as_stored(scorer), Matched):
         return "with synonyms: they are matched row by row"
     return f"for {question.method.name}: nothing that is stored bounds its scores"
 

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from jaxtyping import Float64, Int64
 from pydantic import BaseModel, Field
 
-from headwater.attribution.word_tables import WordTable, moved, word_table
+from headwater.attribution.word_tables import WordTable, word_table
 from headwater.errors import DataError
 from headwater.web.corpus import Touched, sample_of_queries
 from headwater.web.errors import REFUSED
@@ -183,7 +183,7 @@ def _told(bench: Workbench, table: WordTable, word: int) -> Known:
     order = np.argsort(-np.abs(most), kind="stable")[:_MOST]
     labels = Counter(_label(corpus[int(row)].label) or "" for row in rows)
     chosen, texts = sample_of_queries(bench)
-    moves = moved(bench.index, table, word, len(texts))
+    moves = table.moved(word)
     touched = [at for at in np.argsort(-np.abs(moves), kind="stable")[:_MOST] if moves[at]]
     return Known(
         table.words[word],
