@@ -9,7 +9,7 @@ import pytest
 
 import headwater as hw
 from headwater.attribution.kept_tables import FOLDER
-from headwater.attribution.word_tables import word_table
+from headwater.attribution.word_tables import LISTED, word_table
 from headwater.errors import StoreError
 from headwater.progress import stages_to
 
@@ -86,11 +86,11 @@ def test_a_table_is_kept_beside_the_index_and_read_again_to_the_bit(index: hw.In
     queries = here.run.eval_corpus
     made = word_table(here, queries, show=False)
     (path,) = (here.folder / FOLDER).glob("words-*")
-    seen = path.stat()
+    seen = path.stat().st_mtime_ns
     stages: list[str] = []
     with stages_to(lambda stage: stages.append(stage.title)):
         again = word_table(hw.Index.open(here.folder), queries, show=False)
-    assert stages == [] and path.stat() == seen  # nothing was passed through a model
+    assert stages == [] and path.stat().st_mtime_ns == seen  # nothing was passed through a model
     assert (again.words, again.labels, again.queries) == (made.words, made.labels, made.queries)
     for name in ("push", "special", "entry_rows", "entry_words", "entry_push", "move_push"):
         assert np.array_equal(getattr(again, name), getattr(made, name)), name
@@ -118,3 +118,14 @@ def _copied(index: hw.Index, tmp_path: Path) -> hw.Index:
     """The index and its run in a folder of the test's own, without tables."""
     shutil.copytree(index.run.folder, tmp_path / "run", ignore=shutil.ignore_patterns(FOLDER))
     return hw.Index.open(tmp_path / "run" / "index")
+
+
+def test_hubs_are_counted_over_the_lists_of_all_queries(index: hw.Index) -> None:
+    queries = index.run.eval_corpus
+    table = word_table(index, queries, show=False)
+    labels = [str(example.label) for example in queries]
+    counts: dict[int, int] = defaultdict(int)
+    for item in index.query(queries, labels, LISTED, show=False):
+        for part in (*item.proponents, *item.opponents):
+            counts[part.example.row] += 1
+    assert {row: int(count) for row, count in enumerate(table.hubs) if count} == counts

@@ -103,11 +103,17 @@ def seen_run(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(seen_run: Path) -> Iterator[str]:
-    """A real server over the tiny run."""
+def bench(seen_run: Path) -> Workbench:
+    """The workbench that browsers of this module see."""
     index = hw.Index.open(seen_run / "index")
+    return Workbench(index, index.run.eval_corpus)
+
+
+@pytest.fixture(scope="module")
+def address(bench: Workbench) -> Iterator[str]:
+    """A real server over the tiny run."""
     held = socket.create_server(("127.0.0.1", 0))
-    app = create_app(Workbench(index, index.run.eval_corpus), token=TOKEN)
+    app = create_app(bench, token=TOKEN)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [held]})
     thread.start()

@@ -98,8 +98,6 @@ def settle_completions(
     for number, (example, span) in enumerate(zip(settled, parts, strict=True)):
         if span is not None:
             encodings[number] = within(encodings[number], run.task.shown(example), span, number)
-    if judge:
-        stage("asking the model how likely the completion is")
     unknown = [math.nan] * len(encodings)
     losses, probabilities = _judged(runs, models, encodings) if judge else (unknown, unknown)
     made = []
@@ -137,6 +135,7 @@ def _judged(
         language = text_task(run.task)
         assert language is not None
         model = kept.load(run.checkpoints[-1])
+        stage("asking the model how likely the completion is")
         device = str(next(model.parameters()).device)
         for batch in encoded_batches(run, encodings, [0] * len(encodings)):
             moved = batch.to(device)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
@@ -42,22 +43,26 @@ def kept_table(
     `take` turns it into facts (as JSON holds them) and arrays, `give` these into the table. What is kept is read
     memory-mapped.
     """
-    found = digest([str(_FORMAT), name, *_of_index(index), *of])
-    place = index.folder / FOLDER
-    path = place / f"{name}-{found}.safetensors"
+    path = table_path(index, name, of)
     if path.exists():
         with contextlib.suppress(StoreError, KeyError, TypeError):  # damaged: made anew
             facts, arrays = open_arrays(path, lambda tensors: {key: each.numpy() for key, each in tensors.items()})
             return give(facts, arrays)
     table = make()
-    facts, arrays = take(table)
+    told, kept = take(table)
     with contextlib.suppress(HeadwaterError, OSError):  # read-only, or full
-        shapes = {key: (array.dtype, array.shape) for key, array in arrays.items()}
-        write_arrays(path, shapes, lambda key: [arrays[key]], facts={"kind": name, **facts})
-        for other in place.glob(f"{name}-*.safetensors"):
+        shapes = {key: (array.dtype, array.shape) for key, array in kept.items()}
+        write_arrays(path, shapes, lambda key: [kept[key]], facts={"kind": name, **told})
+        for other in path.parent.glob(f"{name}-*.safetensors"):
             if other != path:
                 other.unlink(missing_ok=True)
     return table
+
+
+def table_path(index: Index, name: str, of: Sequence[str] = ()) -> Path:
+    """Return where the table is kept, be it there or not."""
+    found = digest([str(_FORMAT), name, *_of_index(index), *of])
+    return index.folder / FOLDER / f"{name}-{found}.safetensors"
 
 
 def _of_index(index: Index) -> list[str]:

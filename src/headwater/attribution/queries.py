@@ -95,8 +95,6 @@ def settle(
     first = runs[0]
     encodings = first.task.encode(first.tokenizer, examples, offsets=True)
     config = first.checkpoints[-1].config
-    if judge or labels is None:
-        stage(f"asking the model what it says of {_texts(len(encodings))}")
     probabilities = _probabilities(runs, models, encodings) if judge or labels is None else None
     predicted: list[int] = [] if probabilities is None else probabilities.argmax(dim=1).tolist()
     targets = predicted
@@ -128,21 +126,32 @@ def _probabilities(
     """What the runs' last checkpoints say, on average."""
     total = torch.zeros(len(encodings), len(runs[0].label2id), dtype=torch.float64)
     for run, kept in zip(runs, models, strict=True):
-        logits = _predict(run, kept.load(run.checkpoints[-1]), encodings)
+        model = kept.load(run.checkpoints[-1])
+        stage(f"asking the model what it says of {_texts(len(encodings))}")
+        logits = _predict(run, model, encodings)
         total += torch.softmax(logits.double(), dim=1) / len(runs)
     return total
 
 
 def query_gradients(
-    run: Run, model: PreTrainedModel, encodings: Sequence[Encoding], targets: Sequence[int], *, at: str
+    run: Run,
+    model: PreTrainedModel,
+    encodings: Sequence[Encoding],
+    targets: Sequence[int],
+    *,
+    at: str,
+    what: str | None = None,
 ) -> PlaceGradients:
-    """What each query pushes at the checkpoint called `at`, place by place, sorted by query and place. On the CPU."""
+    """What each query pushes at the checkpoint called `at`, place by place, sorted by query and place. On the CPU.
+
+    `what` names them to who listens.
+    """
     found, done = [], 0
-    pass_through(len(encodings), at)
+    pass_through(len(encodings), at, what=what)
     for part in place_gradients(model, encoded_batches(run, encodings, targets), run.task.losses):
         found.append(part)
         done += int(torch.unique(part.rows).numel())
-        pass_through(len(encodings), at, done)
+        pass_through(len(encodings), at, done, what)
     rows = torch.cat([part.rows for part in found]).cpu()
     places = torch.cat([part.places for part in found]).cpu()
     order = torch.from_numpy(np.lexsort((places.numpy(), rows.numpy())))
@@ -154,9 +163,9 @@ def query_gradients(
     )
 
 
-def pass_through(texts: int, at: str, done: int = 0) -> None:
+def pass_through(texts: int, at: str, done: int = 0, what: str | None = None) -> None:
     """Tell who listens that the queries are passed through a checkpoint, so many of them by now."""
-    stage(f"passing {_texts(texts)} through {at}", done, texts if texts > 1 else None, "texts")
+    stage(f"passing {what or _texts(texts)} through {at}", done, texts if texts > 1 else None, "texts")
 
 
 def _texts(count: int) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -19,18 +19,22 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from headwater.attribution.build import special_tokens
-from headwater.attribution.explain import TokenNames
+from headwater.attribution.completions import NEW_TOKENS
+from headwater.attribution.explain import TokenNames, both_sides, ends
 from headwater.attribution.index import Index
-from headwater.attribution.kept_tables import Arrays, Facts, kept_table
+from headwater.attribution.kept_tables import Arrays, Facts, kept_table, table_path
 from headwater.attribution.living import as_stored
 from headwater.attribution.queries import query_blocks
 from headwater.attribution.taught import POSTINGS, row_of_stored
+from headwater.attribution.top import score_all
 from headwater.attribution.words import split_words
 from headwater.errors import StoreError
 from headwater.methods import Matched, TokenPart, get_method
 from headwater.progress import progress_bar
 from headwater.runs import Corpus, Run
 from headwater.store import Postings
+
+LISTED = 10  # rows a side of a list, when hubs are counted
 
 _METHOD = "tracin-we"
 _ROWS = 1024  # rows that are tokenized at a time
@@ -56,6 +60,8 @@ class WordTable:
     move_words: Int64[np.ndarray, "moves"]
     move_push: Float64[np.ndarray, "moves"]
     """How far all rows pushed each query toward its label through each of its words; sorted by word, then query."""
+    hubs: Int64[np.ndarray, "rows"]
+    """In how many of the queries' lists each row of the corpus stands: the `LISTED` strongest either way."""
 
     @property
     def rows(self) -> Int64[np.ndarray, "words"]:
@@ -96,14 +102,18 @@ def word_table(index: Index, queries: Corpus, *, show: bool | None = None) -> Wo
     """
     if index.token_store is None:
         raise StoreError("words need token gradients, which this index has not: headwater index RUN.")
-    return kept_table(
-        index, "words", lambda: _made(index, queries, show), take=_taken, give=_given, of=[queries.fingerprint]
-    )
+    make = partial(_made, index, queries, show)
+    return kept_table(index, "words", make, take=_taken, give=_given, of=[queries.fingerprint])
+
+
+def is_kept(index: Index, queries: Corpus) -> bool:
+    """Say whether the table of these queries was made before, so that it is there at once."""
+    return table_path(index, "words", [queries.fingerprint]).exists()
 
 
 def _made(index: Index, queries: Corpus, show: bool | None) -> WordTable:
     labels, numbers = _labels(index, queries)
-    blocks = _asked(index, queries)
+    blocks, hubs = _asked(index, queries)
     special = frozenset(special_tokens(index.run))
     wanted = {int(token) for _, parts in blocks for part in parts for token in part.queries.tokens}
     words_of = _WordsOf(index.run, wanted - special, show)
@@ -111,11 +121,11 @@ def _made(index: Index, queries: Corpus, show: bool | None) -> WordTable:
     for at in range(len(blocks[0][1])):
         asked = [(start, parts[at]) for start, parts in blocks]
         _add(found, asked, _summed(asked, numbers, len(labels)), special, words_of, show)
-    return found.table(labels, np.bincount(numbers, minlength=len(labels)), words_of)
+    return found.table(labels, np.bincount(numbers, minlength=len(labels)), words_of, hubs)
 
 
 _ARRAYS = (
-    "push", "special", "entry_rows", "entry_words", "entry_push", "move_queries", "move_words", "move_push",
+    "push", "special", "entry_rows", "entry_words", "entry_push", "move_queries", "move_words", "move_push", "hubs",
 )  # fmt: skip
 
 
@@ -125,8 +135,8 @@ def _taken(table: WordTable) -> tuple[Facts, Arrays]:
 
 
 def _given(facts: Facts, arrays: Arrays) -> WordTable:
-    told = {name: tuple(facts[name]) for name in ("words", "labels", "queries")}
-    return WordTable(**told, **{name: arrays[name] for name in _ARRAYS})
+    words, labels, queries = (tuple(facts[name]) for name in ("words", "labels", "queries"))
+    return WordTable(words, labels, queries, **{name: arrays[name] for name in _ARRAYS})
 
 
 class _WordsOf:
@@ -195,7 +205,13 @@ class _Entries:
         """Add how far queries are pushed through words."""
         self._queries.append((words, queries, pushes[:, None]))
 
-    def table(self, labels: tuple[str, ...], queries: Int64[np.ndarray, "labels"], words_of: _WordsOf) -> WordTable:
+    def table(
+        self,
+        labels: tuple[str, ...],
+        queries: Int64[np.ndarray, "labels"],
+        words_of: _WordsOf,
+        hubs: Int64[np.ndarray, "rows"],
+    ) -> WordTable:
         words, rows, pushes = _added(self._rows, self.labels)
         used = np.unique(words)
         names = np.array(list(words_of.numbers), dtype=object)
@@ -214,7 +230,8 @@ class _Entries:
             pushes,
             moved,
             np.searchsorted(used, moving).astype(np.int64),
-            moves[:, 0],
+            moves[:, 0].copy(),
+            hubs,
         )
 
 
@@ -243,15 +260,20 @@ def _labels(index: Index, queries: Corpus) -> tuple[tuple[str, ...], Int64[np.nd
     return names, np.array([number.get(label, by_id.get(label, 0)) for label in found], dtype=np.int64)
 
 
-def _asked(index: Index, queries: Corpus) -> list[tuple[int, Sequence[TokenPart]]]:
+def _asked(index: Index, queries: Corpus) -> tuple[list[tuple[int, Sequence[TokenPart]]], Int64[np.ndarray, "rows"]]:
+    """The queries' gradients in blocks, each with the number of its first; and how often each row is listed."""
     labels: list[str | int] = ["" if example.label is None else example.label for example in queries]
-    found = []
+    found, hubs = [], np.zeros(len(index), dtype=np.int64)
     for start, block, block_labels in query_blocks(queries, labels, get_method(_METHOD), len(index)):
-        _, scorer = index._ask(block, block_labels, _METHOD, {}, 0)
+        question, scorer = index._ask(block, block_labels, _METHOD, {}, NEW_TOKENS)
+        for line in score_all(question, scorer):
+            rows = ends(line, np.ones(len(line), dtype=np.bool_), LISTED, 0.0)
+            sides = both_sides(rows, line[rows].astype(np.float64), LISTED)
+            hubs[[row for row, _ in (*sides.proponents, *sides.opponents)]] += 1
         matched = as_stored(scorer)
         assert isinstance(matched, Matched)
         found.append((start, matched.parts))
-    return found
+    return found, hubs
 
 
 def _summed(

@@ -27,15 +27,26 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 """How a route of the API may refuse, for its description."""
 
 
+_TITLES = {
+    401: "The token, please",
+    404: "There is no such page",
+    409: "Not with what is there",
+    422: "That cannot be done",
+    503: "One moment",
+}
+
+
 def refusal(scope: Scope, status: int, message: str, **more: Any) -> Response:
     """Make the answer to a request that failed: JSON under /api, else a page. `more` goes into the JSON."""
     accepts = Headers(scope=scope).get("accept", "")
     if scope["path"].startswith("/api") or "text/html" not in accepts:
         return JSONResponse({"error": message, **more}, status_code=status)
-    title = HTTPStatus(status).phrase
+    title = _TITLES.get(status, HTTPStatus(status).phrase)
+    workbench = None if status == 401 or "app" not in scope else getattr(scope["app"].state, "workbench", None)
+    run = None if workbench is None else workbench.index.run
     page = environment().get_template("error.html.j2")
     return Response(
-        page.render(status=status, title=title, message=message, asks_token=status == 401),
+        page.render(status=status, title=title, message=message, asks_token=status == 401, run=run),
         status_code=status,
         media_type="text/html; charset=utf-8",
     )

@@ -66,6 +66,10 @@ class Workbench:
         self._kept.move_to_end(key)
         return cast(Made, self._kept[key])
 
+    def knows(self, key: Hashable) -> bool:
+        """Say whether `once` has what belongs to a key."""
+        return key in self._kept
+
     async def fresh(self) -> Workbench:
         """Return the state of the index as it is on disk: this one, or where it was changed, a new one.
 

@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from jaxtyping import Float64, Int64
 from pydantic import BaseModel, Field
 
-from headwater.attribution.word_tables import WordTable, word_table
+from headwater.attribution.word_tables import WordTable, is_kept, word_table
 from headwater.errors import DataError
 from headwater.web.corpus import Touched, sample_of_queries
 from headwater.web.errors import REFUSED
@@ -28,6 +28,7 @@ WORDS = 50  # of a page
 _MOST = 12  # rows, and queries, on a word's page
 
 Name = Annotated[Typed, Field(max_length=1000)]
+Rows = Annotated[list[Annotated[int, Field(ge=0, le=1 << 53)]], Field(max_length=500)]
 
 
 class Shown(BaseModel):
@@ -142,6 +143,19 @@ async def one_word(bench: Bench, word: Annotated[Name, Query()]) -> Mapping[str,
     known = await _known(bench, word)
     strongest, queries = [vars(each) for each in known.strongest], [vars(each) for each in known.queries]
     return {**vars(known), "strongest": strongest, "queries": queries}
+
+
+@router.get("/api/hubs", tags=["words"], responses=REFUSED)
+async def hubs(bench: Bench, row: Annotated[Rows, Query()]) -> Mapping[str, Any]:
+    """In how many lists of the held-out rows these training rows stand; `lists` is None until words were summed up."""
+    if bench.index.token_store is None or bench.queries is None:
+        return {"lists": None, "rows": {}}
+    texts = sample_of_queries(bench)[1]
+    if not (bench.knows("words") or is_kept(bench.index, texts)):
+        return {"lists": None, "rows": {}}
+    table = await _table(bench)
+    known = [each for each in dict.fromkeys(row) if each < len(table.hubs)]
+    return {"lists": sum(table.queries), "rows": {each: int(table.hubs[each]) for each in known}}
 
 
 def choose(table: WordTable, shown: Shown) -> tuple[Int64[np.ndarray, " words"], int]:
