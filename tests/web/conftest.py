@@ -136,10 +136,11 @@ def visit(browser: Any, address: str, seen_run: Path) -> Iterator[Callable[..., 
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.goto(f"{address}/predictions?token={TOKEN}")
+        page.goto(f"{address}/worklist?token={TOKEN}")  # it asks the model for nothing
         page.on("console", lambda message: faults.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.goto(address + path)
+        page.wait_for_selector("body:not(:has(.waiting))")  # the first view may take its time
         page.wait_for_load_state("networkidle")
         return page
 

@@ -79,6 +79,8 @@ class Why:
     completion: str | None
     """Of a causal language model: what may be explained in part."""
     pairs: bool
+    wrong: bool
+    """Whether this is a held-out row that a classifier is wrong about."""
     replaced: bool
     """Whether the text holds U+FFFD, which stands for what no text can hold."""
 
@@ -114,6 +116,7 @@ def why_view(
         language=language,
         completion=(text if pair is None else str(pair)) if answers and run.task.kind == "causal-lm" else None,
         pairs=pairs,
+        wrong=asked.row is not None and not language and asked.row in ranks,
         replaced="\ufffd" in text + str(pair or "") + (asked.label or ""),
     )
 

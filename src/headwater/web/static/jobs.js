@@ -14,8 +14,9 @@ function wanted() {
   const body = { kind: form.dataset.kind };
   for (const [name, value] of new FormData(form)) {
     if (value === "") continue;
-    body[name] = name === "seeds" || name === "budget" ? Number(value) : name === "methods" ? [value] : value;
+    body[name] = name === "seeds" || name === "budget" ? Number(value) : name === "methods" ? [value] : name === "rows" ? [Number(value)] : value;
   }
+  if (body.what !== "sources") delete body.column;
   return body;
 }
 
@@ -41,7 +42,12 @@ form.querySelector(".ask-cost")?.addEventListener("click", async () => {
   start.hidden = false;
   start.focus();
 });
+const what = form.elements.what;
+const column = form.querySelector(".of-sources");
+const askColumn = () => column && (column.hidden = what.value !== "sources");
+askColumn();
 form.addEventListener("input", () => {
+  askColumn();
   if (start) start.hidden = true;
   if (cost) cost.textContent = "";
 });
