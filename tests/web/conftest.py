@@ -53,7 +53,7 @@ def workbench(served: Path) -> Iterator[Workbench]:
 @pytest.fixture
 def client(workbench: Workbench) -> TestClient:
     """A program that holds the token. It may not change the run: use `client_of(copied_run)` for that."""
-    return _client(workbench)
+    return client_for(workbench)
 
 
 @pytest.fixture
@@ -64,14 +64,15 @@ def client_of() -> Iterator[Callable[[Path], TestClient]]:
     def make(run: Path) -> TestClient:
         index = hw.Index.open(run / "index")
         made.append(Workbench(index, index.run.eval_corpus))
-        return _client(made[-1])
+        return client_for(made[-1])
 
     yield make
     for workbench in made:
         workbench.worker.close()
 
 
-def _client(workbench: Workbench) -> TestClient:
+def client_for(workbench: Workbench) -> TestClient:
+    """A program that holds the token of a workbench."""
     app = create_app(workbench, token=TOKEN)
     return TestClient(app, base_url=BASE, headers={"Authorization": f"Bearer {TOKEN}"}, follow_redirects=False)
 

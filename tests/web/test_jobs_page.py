@@ -28,8 +28,8 @@ def run(copied_run: Path) -> Iterator[Path]:
     wait(lambda: all(job.over for job in jobs.all()))
 
 
-def wait(done: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE
+def wait(done: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    end = time.monotonic() + patience
     while time.monotonic() < end:
         found = done()
         if found:
@@ -43,12 +43,12 @@ def mark(client: TestClient, rows: list[int]) -> None:
         assert client.put(f"/api/marks/{row}", json={"action": "delete"}).status_code == 200
 
 
-def ended(client: TestClient, number: int) -> Any:
+def ended(client: TestClient, number: int, patience: float = PATIENCE) -> Any:
     def over() -> Any:
         job = client.get(f"/api/jobs/{number}").json()
         return job if job["state"] not in ("queued", "running") else None
 
-    return wait(over)
+    return wait(over, patience)
 
 
 def test_a_marked_run_is_repaired_retrained_and_proved(run: Path, client_of: Callable[[Path], TestClient]) -> None:
@@ -175,7 +175,7 @@ def test_a_wrong_answer_is_patched_into_a_run_of_its_own(run: Path, client_of: C
 def test_a_retraining_over_its_budget_is_of_a_stratified_subset_and_the_proof_page_says_so(
     tmp_path: Path, client_of: Callable[[Path], TestClient]
 ) -> None:
-    folder = trained(tmp_path, builders.rows(120, seed=1), epochs=500)
+    folder = trained(tmp_path, builders.rows(120, seed=1), epochs=200)
     client = client_of(folder)
     for row in range(6):
         other = next(name for name in ("good", "bad") if name != Run.open(folder).corpus[row].label)
@@ -184,7 +184,7 @@ def test_a_retraining_over_its_budget_is_of_a_stratified_subset_and_the_proof_pa
     each = cost["seconds"] / 5  # four arms, and the repaired run itself
     seconds = 3 * each + 10  # enough for the repaired run, and for half of the arms
     job = client.post("/api/jobs", json={"kind": "fix", "seeds": 1, "budget": seconds / 60}).json()
-    over = ended(client, job["number"])
+    over = ended(client, job["number"], PATIENCE + seconds)
     assert over["state"] == "done", over["log"]
     told = client.get(f"/proof/{job['number']}").text
     assert "every arm is trained on a stratified subset" in told and "of 120 rows" in told

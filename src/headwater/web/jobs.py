@@ -207,7 +207,7 @@ async def _cost(bench: Workbench, wanted: Any) -> Cost:
         method = get_method(wanted.method)
         if method.need != "tokens":
             return Cost(None, None, f"index what {method.name} reads; the job's log says first what it will take")
-        place, checkpoints = run.folder / "index", run.checkpoints
+        place, checkpoints = bench.index.folder, run.checkpoints
         found = await bench.worker.run(lambda: estimate_index(run, place, checkpoints=checkpoints))
         return Cost(
             found.seconds, None, f"index {plural(found.rows, 'row')} at {plural(found.checkpoints, 'checkpoint')}"
@@ -241,8 +241,9 @@ def _start(bench: Workbench, wanted: Any) -> Job:
         command = ["evaluate", folder, "--methods", ",".join(names), "--budget", f"{wanted.budget:g}m"]
         command += ["--out", str(out)]
     else:
-        method, out = get_method(wanted.method), run.folder / "index"
+        method, out = get_method(wanted.method), bench.index.folder  # of one at a URL its mirror here
         title, command = f"Index for {method.name}", ["index", folder, "--method", method.name]
+        command += [] if out == run.folder / "index" else ["--out", str(out)]
     return jobs.start(jobs.prepare(), wanted.kind, title, _headwater(command), {"out": str(out)})
 
 
