@@ -49,9 +49,9 @@ def test_a_completion_is_shown_once_and_named_by_its_beginning_elsewhere(
 def test_turns_of_a_conversation_keep_their_roles_and_white_space(
     tmp_path: Path, client_of: Callable[[Path], TestClient]
 ) -> None:
-    said = "def f(x):\n    return  x"
+    code = "def f(x):\n    return  x"
     turns = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "the heron"}]
-    chats = [{"messages": [*turns, {"role": "assistant", "content": f"{said} {word}"}]} for word in ("bread", "rain")]
+    chats = [{"messages": [*turns, {"role": "assistant", "content": f"{code} {word}"}]} for word in ("bread", "rain")]
     columns = hw.Columns(text="messages", label=None)
     made = run_of(tmp_path, [tiny_lm("llama")], lm_tokenizer(), chats, hw.CausalLM(max_length=64), columns)
     checkpoints = [(each.path, each.weight) for each in made.checkpoints]
@@ -60,9 +60,14 @@ def test_turns_of_a_conversation_keep_their_roles_and_white_space(
     hw.Index.build(run, show=False)
     client = client_of(run.folder)
     (row,) = client.get("/api/predictions").json()["rows"]
-    assert row["texts"] == ["system: be kind\nuser: the heron", f"{said} bread"]
+    assert row["texts"] == ["system: be kind\nuser: the heron", f"{code} bread"]
+    own, said = (client.get(f"/api/why?row=0{more}").json()["queries"][0] for more in ("", "&explain=said"))
+    assert (own["label_source"], own["label"]) == ("given", row["texts"][1])
+    assert said["label_source"] == "predicted" and said["text"] == row["texts"][0]
+    links = re.findall(r'aria-label="What is explained">(.*?)</nav>', client.get("/why?row=0").text)[0]
+    assert "what it says" in links and "aria-current=true>the row&#39;s own completion" in links
     page = unescape(re.sub(r"<[^>]*>", "", client.get("/why?row=0").text))
-    assert "system: be kind\nuser: the heron" in page and said in page
+    assert "system: be kind\nuser: the heron" in page and code in page
 
 
 def test_a_row_explains_its_own_completion_unless_the_model_s_is_asked_for(talking: TestClient, spoken: Path) -> None:

@@ -24,6 +24,7 @@ from headwater.remedies.apply import planned
 from headwater.remedies.change import Change
 from headwater.remedies.cost import retraining_seconds, trainings_of
 from headwater.remedies.decisions import accepted_plan
+from headwater.remedies.fix import PLAN
 from headwater.remedies.page import applied
 from headwater.remedies.patch import BYS, By, check_patchable, read_patch
 from headwater.remedies.patch import Patching as Steps
@@ -125,7 +126,7 @@ async def jobs(
         jobs=[_view(bench, job) for job in found],
         audits=[name for name in AUDITS if name != SOURCES or columns_of(bench)],
         columns=columns_of(bench),
-        patches=BYS,
+        patches=() if text_task(bench.index.run.task) else BYS,
         row=row,
         indexable=[method.name for method in all_methods() if method.need not in ("texts", "nothing")],
         methods=[method.name for method in await bench.once("methods", lambda: bench.index.methods)],
@@ -251,9 +252,9 @@ def _start_repair(bench: Workbench, wanted: Repairing) -> Job:
     run, jobs = bench.index.run, jobs_of(bench)
     plan, change = _checked(bench)
     place = jobs.prepare()
-    plan.write(place / "plan.jsonl")
-    out = _free(run.folder, jobs)
-    command = ["fix", str(run.folder), str(place / "plan.jsonl"), "--out", str(out), "--retrain"]
+    plan.write(place / PLAN)
+    out = _unfinished(jobs, place) or _free(run.folder, jobs)
+    command = ["fix", str(run.folder), str(place / PLAN), "--out", str(out), "--retrain"]
     command += ["--seeds", str(wanted.seeds)]
     command += [] if wanted.budget is None else ["--budget", f"{wanted.budget:g}m"]
     if bench.queries is not run.eval_corpus:
@@ -261,6 +262,16 @@ def _start_repair(bench: Workbench, wanted: Repairing) -> Job:
         command += ["--test", str(place / "test.parquet")]
     title = f"Retrain and prove: {applied(change.counts)}"
     return jobs.start(place, "fix", title, _headwater(command), {"out": str(out)})
+
+
+def _unfinished(jobs: Jobs, place: Path) -> Path | None:
+    """Where the latest job with this very plan ended early: the same command goes on there with what it finished."""
+    plan = (place / PLAN).read_bytes()
+    for job in jobs.all():
+        earlier = jobs.folder / str(job.number) / PLAN
+        if job.kind == "fix" and earlier.is_file() and earlier.read_bytes() == plan:
+            return Path(str(job.facts["out"])) if job.over and job.state != "done" else None
+    return None
 
 
 def _start_patch(bench: Workbench, wanted: Patching) -> Job:

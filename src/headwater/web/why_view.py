@@ -12,6 +12,7 @@ from headwater.attribution.index import Index
 from headwater.attribution.view import View, view
 from headwater.methods import Method, get_method
 from headwater.runs import Example, text_task
+from headwater.runs.conversation import Conversation
 from headwater.web.look import PLACES
 
 if TYPE_CHECKING:
@@ -188,6 +189,11 @@ def _command(index: Index, asked: Asked, answer: Mapping[str, Any], spec: str) -
     return shlex.join([*parts, "--top", str(asked.k)])
 
 
+def is_answered(held: Example) -> bool:
+    """Say whether a row is a conversation that ends with the assistant's answer."""
+    return isinstance(held.text, Conversation) and held.text.turns[-1]["role"] == "assistant"
+
+
 def _explains(
     asked: Asked, query: Mapping[str, Any], held: Example | None, labels: Sequence[Any], language: bool
 ) -> tuple[Choice, ...]:
@@ -206,7 +212,7 @@ def _explains(
                 own == "said",
             )
         ]
-        if held.label is not None:
+        if held.label is not None or is_answered(held):
             name, value = ("the row's own completion", None) if language else ("the true label", str(held.label))
             found.append(Choice(name, value, asked.url(explain="label", start=None, end=None), own == "label"))
         return tuple(found)
