@@ -24,7 +24,7 @@ from headwater.web.look import environment, page
 from headwater.web.marks import doomed_rows
 from headwater.web.state import Bench, Typed, Workbench
 from headwater.web.waiting import PatientRoute
-from headwater.web.why_view import BY_PLACE, card_view, is_answered, why_view
+from headwater.web.why_view import BY_PLACE, before_answer, card_view, why_view
 
 router = APIRouter(route_class=PatientRoute)
 
@@ -181,8 +181,9 @@ def queries_of(bench: Workbench, asked: Asked) -> tuple[Any, Any]:
         return [asked.text if not asked.text_pair else (asked.text, asked.text_pair)], asked.label or None
     own = "said" if text_task(bench.index.run.task) is None else "label"
     label = held.label if (asked.explain or own) == "label" else None
-    if asked.explain == "said" and is_answered(held):
-        return [held.text.turns[:-1]], None  # the conversation up to the answer, which the model gives anew
+    asking = before_answer(held)
+    if asked.explain == "said" and asking is not None:
+        return [asking], None  # the model gives its answer anew
     return bench.held_out.take([held.row]), label
 
 

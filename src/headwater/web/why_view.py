@@ -189,9 +189,10 @@ def _command(index: Index, asked: Asked, answer: Mapping[str, Any], spec: str) -
     return shlex.join([*parts, "--top", str(asked.k)])
 
 
-def is_answered(held: Example) -> bool:
-    """Say whether a row is a conversation that ends with the assistant's answer."""
-    return isinstance(held.text, Conversation) and held.text.turns[-1]["role"] == "assistant"
+def before_answer(held: Example) -> list[dict[str, str]] | None:
+    """Return the turns before the assistant's answer, of a conversation that ends with one."""
+    turns = held.text.turns if isinstance(held.text, Conversation) else []
+    return turns[:-1] if turns and turns[-1]["role"] == "assistant" else None
 
 
 def _explains(
@@ -212,7 +213,7 @@ def _explains(
                 own == "said",
             )
         ]
-        if held.label is not None or is_answered(held):
+        if held.label is not None or before_answer(held) is not None:
             name, value = ("the row's own completion", None) if language else ("the true label", str(held.label))
             found.append(Choice(name, value, asked.url(explain="label", start=None, end=None), own == "label"))
         return tuple(found)
