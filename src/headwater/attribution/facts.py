@@ -79,9 +79,9 @@ def notes_of(
             f"This text is longer than {question.run.task.max_length} tokens: what follows was cut, as in training."
         )
     if not any_shared:
-        notes += _never_held(question, query)
         shared = "shares a word with" if method.need == "tokens" else "has anything to do with"
         notes.append(f"No training row {shared} this text, so no row has a score.")
+        notes += _never_held(question, query)
     elif len(taken.rows) and (taken.train_tokens == NO_TOKEN).all():
         notes.append(f"{method.name} scores whole texts here: no word of theirs has a score of its own.")
     elif method.need == "tokens" and proponents and all(_special(influence) for influence in proponents):
