@@ -22,8 +22,9 @@ from headwater.remedies.proof_file import read_proof
 from headwater.web.jobs import jobs_of
 from headwater.web.look import page
 from headwater.web.state import Bench, Workbench
+from headwater.web.waiting import PatientRoute
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 MOST = 200  # test rows whose estimate is compared with the outcome
 
