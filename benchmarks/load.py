@@ -1,8 +1,10 @@
 """The workbench under load: 50 users with 2 to 5 s of think time, for 60 s, on a server process of its own.
 
-Of 100 visits 80 are pages (predictions in all orders, the form), 15 explain a held-out row, 5 a text that was never
-asked before. First one user asks alone, new rows only: that is the warm time of the Why? page. A 503 that says when to
-come again is counted and obeyed; any other 5xx, or an answer that does not come, is a failure (exit code 1).
+Of 100 visits 80 are pages (predictions in all orders, corpus and its rows, words and their pages, worklist, jobs, the
+form), 15 explain a held-out row, 5 a text that was never asked before. First one user opens each kind of page, which is
+then computed and kept; then asks alone, new rows only: that is the warm time of the Why? page. A page that says what it
+waits for (202) is followed until it comes, and timed so. A 503 that says when to come again is counted and obeyed; any
+other 5xx, or an answer that does not come, is a failure (exit code 1).
 
     python benchmarks/load.py [--rows 10000] [--users 50] [--seconds 60] [--model minilm]
 """
@@ -23,6 +25,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from report import WORK, heading, quiet_environment, save, table, use_threads
 
@@ -30,6 +33,8 @@ HELD = 500  # rows that are asked about
 KINDS = {"page": 80, "stored query": 15, "typed query": 5}
 THINK = (2.0, 5.0)  # seconds
 TOKEN = "load"
+FIRST = ("/predictions", "/corpus", "/words", "/corpus/0", "/worklist", "/jobs")
+LOOK = 0.3  # seconds between two looks at a page that is being made
 ALONE = 40  # queries of one user
 
 
@@ -91,7 +96,8 @@ async def visits(address: str, process: int, options: argparse.Namespace) -> dic
     headers = {"Authorization": f"Bearer {TOKEN}", "Accept": "text/html"}
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, headers=headers, timeout=60, limits=limits) as client:
-        first = await timed(client, "/predictions")
+        first = {url: await timed(client, url) for url in FIRST}
+        words = [each["word"] for each in (await client.get("/api/words")).json()["words"]]
         chooser = random.Random(options.seed)
         order = chooser.sample(range(HELD), HELD)
         alone = [await timed(client, f"/why?row={row}") for row in order[:ALONE]]
@@ -99,7 +105,10 @@ async def visits(address: str, process: int, options: argparse.Namespace) -> dic
         before = anonymous(process)
         seen = Seen()
         until = time.monotonic() + options.seconds
-        users = [user(client, seen, until, options.seed * 1000 + number) for number in range(options.users)]
+        users = [
+            user(client, seen, until, options.seed * 1000 + number, (options.rows, words))
+            for number in range(options.users)
+        ]
         middle = asyncio.create_task(after(options.seconds / 2, process))
         await asyncio.gather(*users)
         return {
@@ -113,7 +122,7 @@ async def visits(address: str, process: int, options: argparse.Namespace) -> dic
         }
 
 
-async def user(client: Any, seen: Seen, until: float, seed: int) -> None:
+async def user(client: Any, seen: Seen, until: float, seed: int, known: tuple[int, list[str]]) -> None:
     """Think, visit, and so on; come again when a 503 says so."""
     import httpx
 
@@ -121,10 +130,10 @@ async def user(client: Any, seen: Seen, until: float, seed: int) -> None:
     await asyncio.sleep(chooser.uniform(0, THINK[1]))
     while time.monotonic() < until:
         (kind,) = chooser.choices(list(KINDS), list(KINDS.values()))
-        url = {"page": page_url, "stored query": stored_url, "typed query": typed_url}[kind](chooser)
+        url = page_url(chooser, *known) if kind == "page" else (stored_url if kind[0] == "s" else typed_url)(chooser)
         started = time.monotonic()
         try:
-            answer = await client.get(url)
+            answer = await get(client, url)
         except httpx.HTTPError:
             seen.lost += 1
             continue
@@ -135,10 +144,20 @@ async def user(client: Any, seen: Seen, until: float, seed: int) -> None:
         await asyncio.sleep(max(wait, chooser.uniform(*THINK)))
 
 
-def page_url(chooser: random.Random) -> str:
+def page_url(chooser: random.Random, rows: int, words: list[str]) -> str:
     which, sort = chooser.choice(["all", "wrong"]), chooser.choice(["loss", "-loss", "row", "-row"])
-    urls = [f"/predictions?which={which}&sort={sort}&at={chooser.randint(1, 5)}", "/predictions?text=oil", "/why"]
-    return chooser.choices(urls, [6, 1, 1])[0]
+    urls = {
+        f"/predictions?which={which}&sort={sort}&at={chooser.randint(1, 5)}": 6,
+        "/predictions?text=oil": 1,
+        "/why": 1,
+        f"/corpus?sort={chooser.choice(['-self', 'row', 'same', '-hubs'])}&at={chooser.randint(1, 20)}": 2,
+        f"/corpus/{chooser.randrange(rows)}": 2,
+        f"/words?at={chooser.randint(1, 10)}": 2,
+        "/word?" + urlencode({"word": chooser.choice(words)}): 2,
+        "/worklist": 1,
+        "/jobs": 1,
+    }
+    return chooser.choices(list(urls), list(urls.values()))[0]
 
 
 def stored_url(chooser: random.Random) -> str:
@@ -163,9 +182,23 @@ def typed_url(chooser: random.Random) -> str:
     return f"/why?text={'+'.join(chooser.choices(words, k=chooser.randint(8, 30)))}"
 
 
+async def get(client: Any, url: str) -> Any:
+    """Open a page as a browser does: one that is still being made is followed until it comes."""
+    while (answer := await client.get(url)).status_code == 202:
+        name = answer.text.split('data-watch="')[1].split('"')[0]
+        while True:
+            told = await client.get(f"/api/work/{name}")
+            if told.status_code != 200:
+                return told
+            if told.json()["state"] in ("done", "unknown"):
+                break
+            await asyncio.sleep(LOOK)
+    return answer
+
+
 async def timed(client: Any, url: str) -> float:
     started = time.monotonic()
-    (await client.get(url)).raise_for_status()
+    (await get(client, url)).raise_for_status()
     return time.monotonic() - started
 
 
@@ -199,7 +232,8 @@ def report(found: dict[str, Any], options: argparse.Namespace) -> None:
     ]
     print(table(["visit", "answered", "p50 ms", "p95 ms", "most ms", "503", "other 5xx"], rows))
     before, middle, end = (size / 1e6 for size in found["memory"])
-    print(f"first page, with all predictions: {found['first']:.1f} s; answers that did not come: {found['lost']}")
+    first = ", ".join(f"{url} {seconds:.1f} s" for url, seconds in found["first"].items())
+    print(f"first view of each page: {first}; answers that did not come: {found['lost']}")
     print(f"anonymous memory of the server: {before:.0f} MB warm, {middle:.0f} MB half way, {end:.0f} MB at the end")
     save(f"load-{options.model}-{options.rows}", found)
     other = [status for _, status, _ in found["statuses"] if status >= 400 and status != 503]

@@ -35,6 +35,7 @@ def main() -> None:
             page.goto(f"{url}/predictions?token={token}")
             for name in KEPT[suffix]:
                 page.goto(url + PAGES[name])
+                page.wait_for_selector("body:not(:has(.waiting))", timeout=300_000)
                 page.wait_for_timeout(1500)
                 page.screenshot(path=folder / f"workbench-{name}{suffix}.png")
         browser.close()

@@ -1,4 +1,4 @@
-"""Progress bars with time left, on stderr, for anything that may take over two seconds."""
+"""Progress bars with time left, on stderr, for anything that may take over two seconds; and stages, for who listens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -17,8 +19,41 @@ from headwater.files import write_json
 Advance = Callable[[int], None]
 """Call it with the number of units just finished."""
 
+
+@dataclass(frozen=True)
+class Stage:
+    """What is being done, and how far: `done` of `total` units; None where that cannot be told."""
+
+    title: str
+    done: int = 0
+    total: int | None = None
+    unit: str = ""
+
+
+Listener = Callable[[Stage], None]
+"""Called with each stage that begins or moves on, in the thread that works."""
+
+_LISTENER: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
 _LINE_EVERY = 15.0  # seconds between lines where there is no terminal to draw a bar in
 _NOTE_EVERY = 0.5  # seconds between writings of the file that HEADWATER_PROGRESS names
+
+
+def stage(title: str, done: int = 0, total: int | None = None, unit: str = "") -> None:
+    """Tell the listener of this thread, if there is one, what is being done from now on."""
+    listener = _LISTENER.get()
+    if listener is not None:
+        listener(Stage(title, done, total, unit))
+
+
+@contextmanager
+def stages_to(listener: Listener) -> Iterator[None]:
+    """Let `listener` hear of every stage of what this thread does inside; progress bars are stages too."""
+    token = _LISTENER.set(listener)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
 
 
 @contextmanager
@@ -27,11 +62,27 @@ def progress_bar(title: str, total: int, *, unit: str = "rows", show: bool | Non
 
     On a terminal it is a live bar; elsewhere (a log file, CI) a line every 15 seconds. `show=False` is silent;
     None means: not when HEADWATER_QUIET is set. Where HEADWATER_PROGRESS names a file, programs read the same there:
-    {"title", "done", "total", "unit", "seconds_left"}.
+    {"title", "done", "total", "unit", "seconds_left"}. A listener (`stages_to`) hears of it whatever `show` is.
     """
     path = os.environ.get("HEADWATER_PROGRESS")
     with _drawn(title, total, unit=unit, show=show) as advance:
-        yield advance if show is False or not path else _noted(advance, Path(path), title, total, unit)
+        if show is not False and path:
+            advance = _noted(advance, Path(path), title, total, unit)
+        yield advance if total < 2 or _LISTENER.get() is None else _staged(advance, title, total, unit)
+
+
+def _staged(advance: Advance, title: str, total: int, unit: str) -> Advance:
+    """Advance, and tell the listener. A bar of one unit would say nothing that its stages do not."""
+    done = 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        advance(count)
+        done += count
+        stage(title, done, total, unit)
+
+    tell(0)
+    return tell
 
 
 def _noted(advance: Advance, path: Path, title: str, total: int, unit: str) -> Advance:

@@ -181,6 +181,7 @@ def test_a_query_that_shares_only_special_tokens_says_so_and_is_empty_without_th
     assert all(pair.special for influence in answer.proponents for pair in influence.words)
     (empty,) = index.query([text], ["good"], special_tokens=False)
     assert (empty.proponents, empty.opponents) == ((), ()) and "No training row shares a word" in empty.notes[0]
+    assert empty.notes[1] == answer.notes[1] == "No training row holds: zzz, qqq."
     assert empty.push == 0 and empty.to_dict()["summary"]["top_share"] == 0
     assert not index.scores([text], ["good"], special_tokens=False).any()
     (plain,) = index.query(["the heron"], ["good"])

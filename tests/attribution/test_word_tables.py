@@ -1,5 +1,6 @@
 """Word tables: sums over the inverted index are the sums of the pairs of words that answers show."""
 
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 
 import headwater as hw
-from headwater.attribution.word_tables import moved, word_table
+from headwater.attribution.kept_tables import FOLDER
+from headwater.attribution.word_tables import LISTED, word_table
 from headwater.errors import StoreError
+from headwater.progress import stages_to
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def test_a_words_push_is_the_sum_of_its_pairs_over_all_rows_and_queries(index: h
         for at, label in enumerate(table.labels):
             assert pushes[at] == pytest.approx(by_row[int(row), table.words[word], label], abs=1e-5 * scale)
     strongest = int(np.abs(table.push).sum(axis=1).argmax())
-    told = moved(index, table, strongest, len(queries))
+    told = table.moved(strongest)
     for number in range(len(queries)):
         assert told[number] == pytest.approx(by_query[number, table.words[strongest]], abs=1e-5 * scale)
 
@@ -76,3 +79,53 @@ def test_words_of_an_index_without_token_gradients_are_an_error(index: hw.Index,
     hw.Index.build(index.run, tmp_path / "other", method="representation-cosine", show=False)
     with pytest.raises(StoreError, match="token gradients"):
         word_table(hw.Index.open(tmp_path / "other"), index.run.eval_corpus, show=False)
+
+
+def test_a_table_is_kept_beside_the_index_and_read_again_to_the_bit(index: hw.Index, tmp_path: Path) -> None:
+    here = _copied(index, tmp_path)
+    queries = here.run.eval_corpus
+    made = word_table(here, queries, show=False)
+    (path,) = (here.folder / FOLDER).glob("words-*")
+    seen = path.stat().st_mtime_ns
+    stages: list[str] = []
+    with stages_to(lambda stage: stages.append(stage.title)):
+        again = word_table(hw.Index.open(here.folder), queries, show=False)
+    assert stages == [] and path.stat().st_mtime_ns == seen  # nothing was passed through a model
+    assert (again.words, again.labels, again.queries) == (made.words, made.labels, made.queries)
+    for name in ("push", "special", "entry_rows", "entry_words", "entry_push", "move_push"):
+        assert np.array_equal(getattr(again, name), getattr(made, name)), name
+    strongest = int(np.abs(made.push).sum(axis=1).argmax())
+    assert np.array_equal(again.moved(strongest), made.moved(strongest))
+
+
+def test_a_kept_table_is_not_read_for_other_texts_or_rows_nor_when_damaged(index: hw.Index, tmp_path: Path) -> None:
+    here = _copied(index, tmp_path)
+    queries = here.run.eval_corpus
+    made = word_table(here, queries, show=False)
+    assert word_table(here, queries.take(range(20)), show=False).queries != made.queries
+    assert len(list((here.folder / FOLDER).glob("words-*"))) == 1  # that of the other texts is gone
+    word_table(here, queries, show=False)
+    (path,) = (here.folder / FOLDER).glob("words-*")
+    path.write_bytes(path.read_bytes()[:-100])
+    assert np.array_equal(word_table(here, queries, show=False).push, made.push)
+    rows = list(here.corpus.rows(0, len(here.corpus)))
+    fewer = [{"text": row.text, "label": row.label} for row in rows[:40]]
+    grown = hw.Index.build(here.run, corpus=fewer, show=False)
+    assert word_table(grown, queries, show=False).entry_rows.max() < 40 <= made.entry_rows.max()
+
+
+def _copied(index: hw.Index, tmp_path: Path) -> hw.Index:
+    """The index and its run in a folder of the test's own, without tables."""
+    shutil.copytree(index.run.folder, tmp_path / "run", ignore=shutil.ignore_patterns(FOLDER))
+    return hw.Index.open(tmp_path / "run" / "index")
+
+
+def test_hubs_are_counted_over_the_lists_of_all_queries(index: hw.Index) -> None:
+    queries = index.run.eval_corpus
+    table = word_table(index, queries, show=False)
+    labels = [str(example.label) for example in queries]
+    counts: dict[int, int] = defaultdict(int)
+    for item in index.query(queries, labels, LISTED, show=False):
+        for part in (*item.proponents, *item.opponents):
+            counts[part.example.row] += 1
+    assert {row: int(count) for row, count in enumerate(table.hubs) if count} == counts

@@ -53,7 +53,7 @@ def workbench(served: Path) -> Iterator[Workbench]:
 @pytest.fixture
 def client(workbench: Workbench) -> TestClient:
     """A program that holds the token. It may not change the run: use `client_of(copied_run)` for that."""
-    return _client(workbench)
+    return client_for(workbench)
 
 
 @pytest.fixture
@@ -64,14 +64,15 @@ def client_of() -> Iterator[Callable[[Path], TestClient]]:
     def make(run: Path) -> TestClient:
         index = hw.Index.open(run / "index")
         made.append(Workbench(index, index.run.eval_corpus))
-        return _client(made[-1])
+        return client_for(made[-1])
 
     yield make
     for workbench in made:
         workbench.worker.close()
 
 
-def _client(workbench: Workbench) -> TestClient:
+def client_for(workbench: Workbench) -> TestClient:
+    """A program that holds the token of a workbench."""
     app = create_app(workbench, token=TOKEN)
     return TestClient(app, base_url=BASE, headers={"Authorization": f"Bearer {TOKEN}"}, follow_redirects=False)
 
@@ -103,11 +104,17 @@ def seen_run(served: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def address(seen_run: Path) -> Iterator[str]:
-    """A real server over the tiny run."""
+def bench(seen_run: Path) -> Workbench:
+    """The workbench that browsers of this module see."""
     index = hw.Index.open(seen_run / "index")
+    return Workbench(index, index.run.eval_corpus)
+
+
+@pytest.fixture(scope="module")
+def address(bench: Workbench) -> Iterator[str]:
+    """A real server over the tiny run."""
     held = socket.create_server(("127.0.0.1", 0))
-    app = create_app(Workbench(index, index.run.eval_corpus), token=TOKEN)
+    app = create_app(bench, token=TOKEN)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [held]})
     thread.start()
@@ -130,10 +137,11 @@ def visit(browser: Any, address: str, seen_run: Path) -> Iterator[Callable[..., 
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.goto(f"{address}/predictions?token={TOKEN}")
+        page.goto(f"{address}/worklist?token={TOKEN}")  # it asks the model for nothing
         page.on("console", lambda message: faults.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.goto(address + path)
+        page.wait_for_selector("body:not(:has(.waiting))")  # the first view may take its time
         page.wait_for_load_state("networkidle")
         return page
 

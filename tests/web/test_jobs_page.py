@@ -1,5 +1,6 @@
 """Jobs from the workbench: the cost first, a real repair retrained and proved, cancelled, seen after a restart."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+import builders
 import headwater as hw
+from cli.conftest import TRAIN, headwater, write_rows
 from headwater.engines.jobs import Jobs
 from headwater.runs import Run
 
@@ -25,8 +28,8 @@ def run(copied_run: Path) -> Iterator[Path]:
     wait(lambda: all(job.over for job in jobs.all()))
 
 
-def wait(done: Callable[[], Any]) -> Any:
-    end = time.monotonic() + PATIENCE
+def wait(done: Callable[[], Any], patience: float = PATIENCE) -> Any:
+    end = time.monotonic() + patience
     while time.monotonic() < end:
         found = done()
         if found:
@@ -40,12 +43,12 @@ def mark(client: TestClient, rows: list[int]) -> None:
         assert client.put(f"/api/marks/{row}", json={"action": "delete"}).status_code == 200
 
 
-def ended(client: TestClient, number: int) -> Any:
+def ended(client: TestClient, number: int, patience: float = PATIENCE) -> Any:
     def over() -> Any:
         job = client.get(f"/api/jobs/{number}").json()
         return job if job["state"] not in ("queued", "running") else None
 
-    return wait(over)
+    return wait(over, patience)
 
 
 def test_a_marked_run_is_repaired_retrained_and_proved(run: Path, client_of: Callable[[Path], TestClient]) -> None:
@@ -120,3 +123,99 @@ def test_the_cost_of_an_index_is_an_estimate_of_it(run: Path, client_of: Callabl
     assert cost["seconds"] == 0 and "index" in cost["does"]  # it is there already
     for kind in ("fix", "audit", "evaluate", "index"):
         assert client_of(run).get("/jobs", params={"kind": kind}).status_code == 200
+
+
+def test_an_audit_of_sources_asks_for_a_column_of_the_corpus(
+    tmp_path: Path, client_of: Callable[[Path], TestClient]
+) -> None:
+    rows = [{**row, "origin": f"paper {at % 2}"} for at, row in enumerate(builders.rows(60, seed=1))]
+    folder = trained(tmp_path, rows)
+    client = client_of(folder)
+    assert "<option>sources</option>" in client.get("/jobs?kind=audit").text
+    assert '<option value="origin">' in client.get("/jobs?kind=audit").text
+    for wrong in ({"what": "sources"}, {"what": "sources", "column": "text"}, {"what": "poison", "column": "origin"}):
+        refused = client.post("/api/jobs/cost", json={"kind": "audit", **wrong})
+        assert refused.status_code == 422 and "column" in refused.json()["error"], wrong
+        assert client.post("/api/jobs", json={"kind": "audit", **wrong}).status_code == 422
+    job = client.post("/api/jobs", json={"kind": "audit", "what": "sources", "column": "origin", "budget": 1}).json()
+    over = ended(client, job["number"])
+    assert over["state"] == "done", over["log"]
+    found = json.loads((folder / "audit" / "sources" / "worklist.json").read_text())
+    assert {each["source"] for each in found["figures"]["sources"]} == {"paper 0", "paper 1"}
+
+
+def test_a_corpus_of_texts_and_labels_alone_has_no_sources_to_audit(
+    run: Path, client_of: Callable[[Path], TestClient]
+) -> None:
+    client = client_of(run)
+    assert "sources" not in client.get("/jobs?kind=audit").text
+    refused = client.post("/api/jobs", json={"kind": "audit", "what": "sources", "column": "origin"})
+    assert refused.status_code == 422 and "no column beside" in refused.json()["error"]
+
+
+def test_a_wrong_answer_is_patched_into_a_run_of_its_own(run: Path, client_of: Callable[[Path], TestClient]) -> None:
+    client = client_of(run)
+    wrong = client.get("/api/predictions?which=wrong").json()["rows"][0]["row"]
+    page = client.get(f"/why?row={wrong}").text
+    assert f"/jobs?kind=patch&amp;row={wrong}" in page
+    assert f"value={wrong}" in client.get(f"/jobs?kind=patch&row={wrong}").text
+    assert client.post("/api/jobs", json={"kind": "patch", "rows": [9999]}).status_code == 422
+    assert client.post("/api/jobs", json={"kind": "patch", "rows": []}).status_code == 422
+    wanted = {"kind": "patch", "rows": [wrong]}
+    assert "mend 1 answer" in client.post("/api/jobs/cost", json=wanted).json()["does"]
+    job = ended(client, client.post("/api/jobs", json=wanted).json()["number"])
+    assert job["state"] == "done", job["log"]
+    out = Path(job["facts"]["out"])
+    assert out == run.with_name("run-patched-1") and (out / "patch.json").is_file()
+    told = client.get("/jobs?kind=patch").text
+    assert "1 answers fixed" in told and "Other held-out rows:" in told and "the next training loses this" in told
+
+
+def test_a_retraining_that_was_cancelled_goes_on_in_its_place(
+    run: Path, client_of: Callable[[Path], TestClient]
+) -> None:
+    client = client_of(run)
+    mark(client, [2, 5])
+    first = client.post("/api/jobs", json={"kind": "fix", "seeds": 1}).json()
+    client.post(f"/api/jobs/{first['number']}/cancel")
+    ended(client, first["number"])
+    again = client.post("/api/jobs", json={"kind": "fix", "seeds": 1}).json()
+    assert again["facts"]["out"] == first["facts"]["out"]
+    client.post(f"/api/jobs/{again['number']}/cancel")
+    mark(client, [7])  # another plan is another run
+    other = client.post("/api/jobs", json={"kind": "fix", "seeds": 1}).json()
+    assert other["facts"]["out"] != first["facts"]["out"]
+
+
+@pytest.mark.slow
+def test_a_retraining_over_its_budget_is_of_a_stratified_subset_and_the_proof_page_says_so(
+    tmp_path: Path, client_of: Callable[[Path], TestClient]
+) -> None:
+    folder = trained(tmp_path, builders.rows(120, seed=1), epochs=200)
+    client = client_of(folder)
+    for row in range(6):
+        other = next(name for name in ("good", "bad") if name != Run.open(folder).corpus[row].label)
+        client.put(f"/api/marks/{row}", json={"action": "relabel", "label": other})
+    cost = client.post("/api/jobs/cost", json={"kind": "fix", "seeds": 1}).json()
+    each = cost["seconds"] / 5  # four arms, and the repaired run itself
+    seconds = 3 * each + 10  # enough for the repaired run, and for half of the arms
+    for _ in range(5):  # on a machine that is busy the time may be over meanwhile: started again, it goes on
+        job = client.post("/api/jobs", json={"kind": "fix", "seeds": 1, "budget": seconds / 60}).json()
+        over = ended(client, job["number"], PATIENCE + seconds)
+        if over["state"] == "done" or "What is finished is kept" not in over["log"]:
+            break
+    assert over["state"] == "done", over["log"]
+    assert Path(over["facts"]["out"]) == folder.with_name("run-fixed-1")
+    told = client.get(f"/proof/{job['number']}").text
+    assert "every arm is trained on a stratified subset" in told and "of 120 rows" in told
+    assert "On a subset of the rows:" in told
+
+
+def trained(folder: Path, rows: list[dict[str, Any]], epochs: int = 2) -> Path:
+    """A run on these rows, with evaluation rows and an index."""
+    train = write_rows(folder / "train.jsonl", rows)
+    held = write_rows(folder / "held.jsonl", builders.rows(80, seed=2))
+    options = [*TRAIN, "--epochs", epochs, "--out", folder / "run"]
+    assert headwater("train", "--data", train, "--eval", held, *options).code == 0
+    assert headwater("index", folder / "run").code == 0
+    return folder / "run"

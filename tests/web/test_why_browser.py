@@ -98,7 +98,19 @@ def test_a_failure_is_told_and_the_old_answer_stays(visit: Callable[..., Any]) -
 
 
 @pytest.mark.parametrize(
-    "path", ["/why", "/words", "/corpus", "/corpus/3", ASKED, ASKED + "&method=tracin-we&method=bm25", "/predictions"]
+    "path",
+    [
+        "/why",
+        "/words",
+        "/word?word=heron",
+        "/corpus",
+        "/corpus/3",
+        ASKED,
+        ASKED + "&method=tracin-we&method=bm25",
+        "/predictions",
+        "/jobs?kind=patch",
+        "/why?text=%E2%98%82&method=tracin-we%2Fspecial-tokens%3Dfalse",
+    ],
 )
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])

@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import headwater as hw
+from language.texts import lm_tokenizer, run_of, tiny_lm
 
 
 @pytest.fixture
@@ -23,6 +24,50 @@ def test_texts_are_listed_by_loss_a_token(talking: TestClient) -> None:
     assert {row["said"] for row in told["rows"]} == {None}
     page = talking.get("/predictions").text
     assert "perplexity" in page and "<table class=confusion" not in page
+
+
+def test_words_of_a_language_model_are_listed(talking: TestClient) -> None:
+    told = talking.get("/api/words").json()
+    assert told["label"] == "" and told["queries"] == 6 and told["words"]
+    assert talking.get("/word", params={"word": told["words"][0]["word"]}).status_code == 200
+
+
+def test_a_completion_is_shown_once_and_named_by_its_beginning_elsewhere(
+    spoken: Path, client_of: Callable[[Path], TestClient]
+) -> None:
+    completion = " warm bread .\n    " * 8
+    client = client_of(spoken)
+    page = client.get("/why", params={"text": "the heron loves", "label": completion, "k": 3}).text
+    heading = re.findall(r"Pushed toward <bdi class=label>(.*?)</bdi>", page)[0]
+    assert heading.endswith("…") and len(heading) == 60
+    cards = re.findall(r"<li class=\"card .*?</li>", page, re.DOTALL)
+    assert cards and not any("class=label" in card for card in cards)  # their completions are texts, with words lit
+    listed = client.get("/api/predictions").json()["rows"]
+    assert all(len(row["texts"]) == 2 and row["texts"][1] == row["true"] for row in listed)
+
+
+def test_turns_of_a_conversation_keep_their_roles_and_white_space(
+    tmp_path: Path, client_of: Callable[[Path], TestClient]
+) -> None:
+    code = "def f(x):\n    return  x"
+    turns = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "the heron"}]
+    chats = [{"messages": [*turns, {"role": "assistant", "content": f"{code} {word}"}]} for word in ("bread", "rain")]
+    columns = hw.Columns(text="messages", label=None)
+    made = run_of(tmp_path, [tiny_lm("llama")], lm_tokenizer(), chats, hw.CausalLM(max_length=64), columns)
+    checkpoints = [(each.path, each.weight) for each in made.checkpoints]
+    held = hw.Corpus.read(chats[:1], columns, name="held")
+    run = hw.Run.create(tmp_path / "run", checkpoints=checkpoints, corpus=made.corpus, task=made.task, eval_corpus=held)
+    hw.Index.build(run, show=False)
+    client = client_of(run.folder)
+    (row,) = client.get("/api/predictions").json()["rows"]
+    assert row["texts"] == ["system: be kind\nuser: the heron", f"{code} bread"]
+    own, said = (client.get(f"/api/why?row=0{more}").json()["queries"][0] for more in ("", "&explain=said"))
+    assert (own["label_source"], own["label"]) == ("given", row["texts"][1])
+    assert said["label_source"] == "predicted" and said["text"] == row["texts"][0]
+    links = re.findall(r'aria-label="What is explained">(.*?)</nav>', client.get("/why?row=0").text)[0]
+    assert "what it says" in links and "aria-current=true>the row&#39;s own completion" in links
+    page = unescape(re.sub(r"<[^>]*>", "", client.get("/why?row=0").text))
+    assert "system: be kind\nuser: the heron" in page and code in page
 
 
 def test_a_row_explains_its_own_completion_unless_the_model_s_is_asked_for(talking: TestClient, spoken: Path) -> None:

@@ -13,10 +13,12 @@ from headwater.attribution.question import AskedQuestion
 from headwater.attribution.top import Found, percentiles
 from headwater.attribution.words import Texts
 from headwater.methods import Contributions, Scorer
+from headwater.progress import stage
 
 
 def answer(question: AskedQuestion, scorer: Scorer, number: int, found: Found, k: int) -> Attribution:
     """Take the rows of a query apart, sort them, and put words to them."""
+    stage(f"taking {len(found.rows)} rows apart into words")
     taken = scorer.explain(number, found.rows)
     values = taken.scores(found.rows)
     near = values if found.values is None else found.values

@@ -14,6 +14,7 @@ from headwater.attribution.queries import Labels, Queries, Query
 from headwater.attribution.spans import Spans, completion_of, within
 from headwater.errors import UsageError
 from headwater.gradients import encoded_batches
+from headwater.progress import stage
 from headwater.runs import Columns, Corpus, Encoding, Example, Reply, Run, text_task
 
 NEW_TOKENS = 32
@@ -82,6 +83,8 @@ def settle_completions(
     targets = run.task.targets(given, config, where=queries.name)
     examples = [replace(example, label=None) for example in queries.rows(0, len(queries))]
     model = models[0].load(run.checkpoints[-1])
+    if None in given:
+        stage(f"letting the model write on, {most} tokens at most")
     replies: list[Reply | None] = [
         language.reply(model, run.tokenizer, example, most) if label is None else None
         for example, label in zip(examples, given, strict=True)
@@ -132,6 +135,7 @@ def _judged(
         language = text_task(run.task)
         assert language is not None
         model = kept.load(run.checkpoints[-1])
+        stage("asking the model how likely the completion is")
         device = str(next(model.parameters()).device)
         for batch in encoded_batches(run, encodings, [0] * len(encodings)):
             moved = batch.to(device)

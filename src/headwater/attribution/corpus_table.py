@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from headwater.attribution.index import Index
+from headwater.attribution.kept_tables import Arrays, Facts, kept_table
 from headwater.attribution.neighbours import hub_counts, nearest_rows, same_label
 from headwater.attribution.seen import look
 from headwater.runs.task import text_task
@@ -31,7 +32,26 @@ class CorpusTable:
 
 
 def corpus_table(index: Index, *, show: bool | None = None) -> CorpusTable:
-    """Pass the rows through the last checkpoint once, and compare each with all. Memory: 512 x rows numbers."""
+    """Pass the rows through the last checkpoint once, and compare each with all; it is kept beside the index.
+
+    Memory: 512 x rows numbers.
+    """
+    return kept_table(index, "corpus", lambda: _made(index, show), take=_taken, give=_given, of=[str(NEIGHBOURS)])
+
+
+_ARRAYS = ("self_influence", "same", "hubs", "near", "cosines")
+
+
+def _taken(table: CorpusTable) -> tuple[Facts, Arrays]:
+    arrays = {name: getattr(table, name) for name in _ARRAYS}
+    return {"notes": list(table.notes)}, {name: array for name, array in arrays.items() if array is not None}
+
+
+def _given(facts: Facts, arrays: Arrays) -> CorpusTable:
+    return CorpusTable(**{name: arrays.get(name) for name in _ARRAYS}, notes=tuple(facts["notes"]))
+
+
+def _made(index: Index, show: bool | None) -> CorpusTable:
     run, rows = index.run, len(index)
     notes = []
     known = None

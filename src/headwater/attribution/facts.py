@@ -10,8 +10,11 @@ from headwater.attribution.attributions import Attribution, Influence
 from headwater.attribution.members import Member
 from headwater.attribution.queries import Query
 from headwater.attribution.question import AskedQuestion
+from headwater.attribution.words import Texts
 from headwater.methods import NO_TOKEN, Contributions
 from headwater.store import Touched
+
+_NAMED = 20  # words that no row holds
 
 
 def answer_facts(
@@ -78,11 +81,27 @@ def notes_of(
     if not any_shared:
         shared = "shares a word with" if method.need == "tokens" else "has anything to do with"
         notes.append(f"No training row {shared} this text, so no row has a score.")
+        notes += _never_held(question, query)
     elif len(taken.rows) and (taken.train_tokens == NO_TOKEN).all():
         notes.append(f"{method.name} scores whole texts here: no word of theirs has a score of its own.")
     elif method.need == "tokens" and proponents and all(_special(influence) for influence in proponents):
         notes.append("This text shares only special tokens with these rows: no word of theirs speaks for them.")
+        notes += _never_held(question, query)
     return tuple(notes)
+
+
+def _never_held(question: AskedQuestion, query: Query) -> list[str]:
+    """Name the words of a query of which no training row holds any token."""
+    if question.method.need != "tokens" or question.token_store is None:
+        return []
+    store, texts = question.token_store, Texts.of(query.example, query.encoding)
+    held = {int(t) for c in store.manifest.checkpoints for s in store.segments(c) for t in s.postings.tokens}
+    places = zip(query.encoding.looked_up, texts.words.of_place, strict=True)
+    known = {word for token, word in places if token in held}
+    words = {word for word in texts.words.of_place if word is not None} - known
+    named = list(dict.fromkeys(texts.words.surface(word) for word in sorted(words)))
+    more = f" and {len(named) - _NAMED:,} more" if len(named) > _NAMED else ""
+    return [f"No training row holds: {', '.join(named[:_NAMED])}{more}."] if named else []
 
 
 def _special(influence: Influence) -> bool:

@@ -24,7 +24,7 @@ from headwater.attribution.facts import answer_facts
 from headwater.attribution.grow import compact_tokens
 from headwater.attribution.living import prepared
 from headwater.attribution.matrix import score_matrix
-from headwater.attribution.members import Member, check_together, default_device, open_member
+from headwater.attribution.members import Member, check_together, default_device, open_member, state_of_index
 from headwater.attribution.queries import Labels, Queries, query_blocks, read_queries, settle
 from headwater.attribution.question import AskedQuestion
 from headwater.attribution.self_influence import self_influence
@@ -132,6 +132,27 @@ class Index:
         members = [open_member(each.folder / "index", each, device or default_device(), nothing=True) for each in runs]
         check_together(members)
         return cls(members)
+
+    def is_current(self) -> bool:
+        """Say whether all that is indexed is still as it was when it was opened; a few looks at the disk."""
+        return all(member.state == state_of_index(member.folder) for member in self._members)
+
+    def reopened(self) -> Index:
+        """Open the index anew, as it is on disk by now; models that are loaded stay so. Raises StoreError.
+
+        Whoever has this one goes on as before. One at a URL is not fetched again.
+        """
+        members = [
+            open_member(each.folder, each.own, each.models.device, nothing=not each.stores, models=each.models)
+            for each in self._members
+        ]
+        check_together(members)
+        return Index(members)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Return the runs whose scores are averaged, each with what is indexed of it."""
+        return self._members
 
     @property
     def folder(self) -> Path:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from headwater.attribution.layer_sets import LayerSet, pushed, scaling
 from headwater.attribution.members import Member
+from headwater.attribution.queries import pass_through
 from headwater.gradients import Batch, encoded_batches
 from headwater.gradients.layers import Layer, PlacePart, capture_layers, place_vectors
 from headwater.gradients.layers.adam import AdamStep
@@ -59,6 +60,7 @@ def push_queries(asked: Asked) -> tuple[Float32[Tensor, "queries k"], Float32[Te
     losses = torch.zeros(len(asked.encodings))
     batches = list(encoded_batches(run, asked.encodings, asked.targets))
     by = _updates(asked, rows=False)
+    pass_through(len(asked.encodings), asked.stored.name)
     for rows, found, each in pushed(run, asked.model, batches, asked.selected, asked.layers.spec.projector, by):
         gradients[rows], losses[rows] = found, each
     return gradients, losses

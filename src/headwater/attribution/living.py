@@ -52,3 +52,8 @@ def prepared(question: AskedQuestion, options: Any) -> Scorer:
     if store is None or store.living is None:
         return scorer
     return LivingScorer(scorer, store.living, store.manifest.rows)
+
+
+def as_stored(scorer: Scorer) -> Scorer:
+    """Return the scorer of the stored rows, dead ones among them."""
+    return scorer.scorer if isinstance(scorer, LivingScorer) else scorer

@@ -22,7 +22,9 @@ from headwater.runs import Checkpoint, Corpus, Run
 from headwater.store import Manifest, Store, StoredCheckpoint
 from headwater.store.manifest import NAME as MANIFEST
 from headwater.store.rows import RowManifest, RowStore
-from headwater.store.steady import read_steadily
+from headwater.store.steady import read_steadily, state_of
+
+State = tuple[tuple[str, tuple[int, int, int] | None], ...]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Member:
     models: Models
     checkpoints: Mapping[str, Checkpoint]
     """The run's checkpoints by fingerprint."""
+    state: State = ()
+    """Of the folder, before it was opened (see `state_of_index`)."""
 
     @property
     def stores(self) -> tuple[Store | RowStore, ...]:
@@ -61,11 +65,14 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def open_member(folder: Path, run: Run | None, device: str, *, nothing: bool = False) -> Member:
+def open_member(
+    folder: Path, run: Run | None, device: str, *, nothing: bool = False, models: Models | None = None
+) -> Member:
     """Open what is indexed in a folder and check that it is of its run. Raises StoreError saying in what they differ.
 
-    With `nothing` a folder in which nothing is indexed will do.
+    With `nothing` a folder in which nothing is indexed will do. `models` are the run's, where some are loaded already.
     """
+    state = state_of_index(folder)
     row_stores = is_indexed(folder) and not (folder / MANIFEST).exists()
     no_tokens = row_stores or (nothing and not is_indexed(folder))
 
@@ -90,8 +97,9 @@ def open_member(folder: Path, run: Run | None, device: str, *, nothing: bool = F
         tokens,
         sets,
         representations,
-        Models(device),
+        models or Models(device),
         {checkpoint.fingerprint: checkpoint for checkpoint in run.checkpoints},
+        state,
     )
     for store in member.stores:
         _check(store.folder, store.manifest, member)
@@ -104,6 +112,12 @@ def is_indexed(folder: Path) -> bool:
 
 
 _MANIFESTS = (MANIFEST, f"{LAYERS}/*/{MANIFEST}", f"{REPRESENTATIONS}/{MANIFEST}")
+
+
+def state_of_index(folder: Path) -> State:
+    """Return what changes when anything of an index is built, rebuilt, grown or compacted; read without opening it."""
+    places = sorted(path for pattern in _MANIFESTS for path in folder.glob(pattern))
+    return tuple((str(path), state_of(path.parent)) for path in places)
 
 
 def _is_of(manifest: RowManifest, corpus: Corpus) -> bool:

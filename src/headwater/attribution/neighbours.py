@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
 
+from headwater.progress import stage
+
 _BLOCK = 512  # rows whose cosines with all rows are held at a time
 
 
@@ -22,6 +24,7 @@ def nearest_rows(
     cosines = np.zeros((len(rows), k))
     for start in range(0, len(rows) if k else 0, _BLOCK):
         some = rows[start : start + _BLOCK]
+        stage("comparing each row with all others", start, len(rows), "rows")
         block = unit[some] @ unit.T  # [block, rows]
         block[np.arange(len(some)), some] = -np.inf
         best = np.argpartition(-block, k - 1, axis=1)[:, :k]

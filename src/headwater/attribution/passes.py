@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from headwater.gradients import Batch, batch_tokens, encoded_batches
 from headwater.models.load import load_model
+from headwater.progress import stage
 from headwater.runs import Checkpoint, Run
 from headwater.store import RowRange, StoredCheckpoint
 
@@ -28,6 +29,7 @@ class Models:
         """Return the model of a checkpoint, in float32 and evaluation mode; its adapter merged into it, or beside."""
         key = (checkpoint.fingerprint, merged)
         if key not in self._kept:
+            stage(f"loading the model of {checkpoint.name}")
             model = load_model(checkpoint.path, checkpoint.auto, device=self.device, merge=merged)
             model.eval()  # type: ignore[no-untyped-call]
             size = sum(parameter.nbytes for parameter in model.parameters())

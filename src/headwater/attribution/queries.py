@@ -16,6 +16,7 @@ from headwater.attribution.passes import Models
 from headwater.errors import UsageError
 from headwater.gradients import PlaceGradients, encoded_batches, place_gradients
 from headwater.methods import Method
+from headwater.progress import stage
 from headwater.runs import Columns, Corpus, Encoding, Example, Run
 
 _LEAST_BLOCK, _MOST_BLOCK = 128, 4096  # queries that are asked together; TrackStar looks at what they share
@@ -125,16 +126,32 @@ def _probabilities(
     """What the runs' last checkpoints say, on average."""
     total = torch.zeros(len(encodings), len(runs[0].label2id), dtype=torch.float64)
     for run, kept in zip(runs, models, strict=True):
-        logits = _predict(run, kept.load(run.checkpoints[-1]), encodings)
+        model = kept.load(run.checkpoints[-1])
+        stage(f"asking the model what it says of {_texts(len(encodings))}")
+        logits = _predict(run, model, encodings)
         total += torch.softmax(logits.double(), dim=1) / len(runs)
     return total
 
 
 def query_gradients(
-    run: Run, model: PreTrainedModel, encodings: Sequence[Encoding], targets: Sequence[int]
+    run: Run,
+    model: PreTrainedModel,
+    encodings: Sequence[Encoding],
+    targets: Sequence[int],
+    *,
+    at: str,
+    what: str | None = None,
 ) -> PlaceGradients:
-    """What each query pushes at one checkpoint, place by place, sorted by query and place. On the CPU."""
-    found = list(place_gradients(model, encoded_batches(run, encodings, targets), run.task.losses))
+    """What each query pushes at the checkpoint called `at`, place by place, sorted by query and place. On the CPU.
+
+    `what` names them to who listens.
+    """
+    found, done = [], 0
+    pass_through(len(encodings), at, what=what)
+    for part in place_gradients(model, encoded_batches(run, encodings, targets), run.task.losses):
+        found.append(part)
+        done += int(torch.unique(part.rows).numel())
+        pass_through(len(encodings), at, done, what)
     rows = torch.cat([part.rows for part in found]).cpu()
     places = torch.cat([part.places for part in found]).cpu()
     order = torch.from_numpy(np.lexsort((places.numpy(), rows.numpy())))
@@ -144,6 +161,15 @@ def query_gradients(
         torch.cat([part.tokens for part in found]).cpu()[order],
         torch.cat([part.gradients for part in found]).cpu()[order],
     )
+
+
+def pass_through(texts: int, at: str, done: int = 0, what: str | None = None) -> None:
+    """Tell who listens that the queries are passed through a checkpoint, so many of them by now."""
+    stage(f"passing {what or _texts(texts)} through {at}", done, texts if texts > 1 else None, "texts")
+
+
+def _texts(count: int) -> str:
+    return "the text" if count == 1 else f"{count:,} texts"
 
 
 def _predict(run: Run, model: PreTrainedModel, encodings: Sequence[Encoding]) -> torch.Tensor:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from headwater.attribution.completions import NEW_TOKENS
 from headwater.attribution.index import Index
+from headwater.attribution.living import as_stored
 from headwater.attribution.queries import Queries
 from headwater.attribution.taught import taught
 from headwater.attribution.words import Texts
 from headwater.errors import StoreError
 from headwater.methods import Matched, TokenPart
+from headwater.progress import stage
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,14 @@ def query_words(index: Index, query: Queries, label: str | int | None) -> QueryW
         raise StoreError("words need token gradients, which this index has not: headwater index RUN.")
     read, labels = index._read(query, None if label is None else [label])
     question, scorer = index._ask(read, labels, "tracin-we", {}, NEW_TOKENS)
-    assert isinstance(scorer, Matched)
+    matched = as_stored(scorer)
+    assert isinstance(matched, Matched)
     asked = question.asked[0]
     texts = Texts.of(asked.example, asked.encoding)
     of_place = texts.words.of_place
     pushes: dict[int | None, float] = {}
-    for part in scorer.parts:
+    stage("adding up what all rows pushed through each word")
+    for part in matched.parts:
         for place, value in _by_place(part):
             word = of_place[place] if 0 <= place < len(of_place) else None
             pushes[word] = pushes.get(word, 0.0) + value

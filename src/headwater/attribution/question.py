@@ -14,7 +14,7 @@ from headwater.attribution.layer_parts import Asked, layer_part, push_queries
 from headwater.attribution.layer_sets import LayerSet
 from headwater.attribution.members import Member
 from headwater.attribution.moments import divided_places
-from headwater.attribution.queries import Query, query_gradients
+from headwater.attribution.queries import Query, pass_through, query_gradients
 from headwater.attribution.representations import representation_part
 from headwater.errors import StoreError, UsageError
 from headwater.gradients import fold_places, input_embeddings
@@ -76,7 +76,7 @@ class AskedQuestion:
                 checkpoint = member.checkpoints[stored.fingerprint]
                 model = member.models.load(checkpoint)
 
-                push = partial(query_gradients, member.run, model, encodings, self.targets)
+                push = partial(query_gradients, member.run, model, encodings, self.targets, at=stored.name)
                 places = self._once(("tokens", number, stored.fingerprint), push)
                 if second_moments:
                     places = divided_places(member.run, checkpoint, model, places)
@@ -127,6 +127,7 @@ class AskedQuestion:
                 weight = stored.weight / len(self._members)
 
                 model = member.models.load(member.checkpoints[stored.fingerprint])
+                pass_through(len(encodings), stored.name)
                 made = partial(representation_part, member.run, model, store, stored, encodings, self.targets)
                 part = self._once(("representations", number, stored.fingerprint), made)
                 parts.append(replace(part, weight=weight, run=number))

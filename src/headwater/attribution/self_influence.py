@@ -12,10 +12,12 @@ from jaxtyping import Float64
 
 from headwater.attribution.members import Member
 from headwater.errors import StoreError
+from headwater.progress import stage
 
 
 def self_influence(members: tuple[Member, ...]) -> Float64[np.ndarray, " rows"]:
     """Self-influence of each row of the corpus, float64 [rows], at least 0. Raises StoreError: no token gradients."""
+    stage("adding up how much each row moves itself")
     total = np.zeros(len(members[0].run.corpus))
     for member in members:
         store = member.tokens

@@ -20,6 +20,15 @@ class Bit:
     kind: Literal["plain", "label", "word", "number"] = "plain"
 
 
+_LABEL = 60  # letters of a label that are shown beside other things; a completion is shown whole as a text
+
+
+def short_label(label: Any) -> str:
+    """A label in one line; of a long one the beginning."""
+    text = " ".join(str(label).split()) or str(label)
+    return text if len(text) <= _LABEL else text[: _LABEL - 1].rstrip() + "…"
+
+
 def sentence(query: Mapping[str, Any], rows: bool, known: set[str] | None = None) -> tuple[Bit, ...]:
     """The sentence in bits. `rows`: whether any row is listed. `known`: the only words that it may name."""
     bits = [*_said(query)]
@@ -32,7 +41,7 @@ def sentence(query: Mapping[str, Any], rows: bool, known: set[str] | None = None
             Bit(f"{number_word(count).capitalize()} row{'s hold' if count != 1 else ' holds'} "),
             Bit(percent(share), "number"),
             Bit(" of the push toward "),
-            Bit(str(query.get("label")), "label"),
+            Bit(short_label(query.get("label")), "label"),
         ]
         word, part = summary.get("word"), summary.get("word_share")
         if word and part is not None and part <= 1 and (known is None or word in known):
@@ -52,12 +61,12 @@ def _said(query: Mapping[str, Any]) -> list[Bit]:
     said = query.get("predicted")
     if said is None:
         return []
-    bits = [Bit("Said "), Bit(str(said), "label")]
+    bits = [Bit("Said "), Bit(short_label(said), "label")]
     if query.get("probability") is not None:
         bits += [Bit(" ("), Bit(probability(query["probability"]), "number"), Bit(")")]
     truth = true_label(query)
     if truth is not None and truth != str(said):
-        bits += [Bit("; labelled "), Bit(truth, "label")]
+        bits += [Bit("; labelled "), Bit(short_label(truth), "label")]
     return [*bits, Bit(". ")]
 
 
@@ -77,13 +86,13 @@ def facts(query: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """(name, value) pairs beside the query: what it said, what was given, probability, loss."""
     found = []
     if query.get("predicted") is not None:
-        found.append(("said", str(query["predicted"])))
+        found.append(("said", short_label(query["predicted"])))
     if query.get("probability") is not None:
         found.append(("probability", probability(query["probability"])))
     if query.get("label_source") == "given":
-        found.append(("given label", str(query.get("label"))))
+        found.append(("given label", short_label(query.get("label"))))
     elif query.get("true_label") is not None:
-        found.append(("true label", str(query["true_label"])))
+        found.append(("true label", short_label(query["true_label"])))
     if query.get("loss") is not None:
         found.append(("loss", f"{query['loss']:.3g}"))
     return tuple(found)

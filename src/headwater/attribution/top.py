@@ -15,11 +15,12 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from headwater.attribution.explain import both_sides, ends
-from headwater.attribution.living import LivingScorer
+from headwater.attribution.living import LivingScorer, as_stored
 from headwater.attribution.question import AskedQuestion
 from headwater.attribution.where import Where
 from headwater.errors import UsageError
 from headwater.methods import Matched, Scorer, can_prune, is_cheaper, prune
+from headwater.progress import stage
 from headwater.store import LooseBoundsError, Touched, threads_for
 
 Search = Literal["auto", "full", "pruned"]
@@ -79,19 +80,19 @@ def _or_scanned(pruned: Iterator[Found], scanned: Iterator[Found]) -> Iterator[F
 
 def _bounded(scorer: Scorer) -> tuple[Matched | None, Int64[np.ndarray, "rows"] | None]:
     """Return the scorer whose scores can be bounded, if it is one; and of an index that grew, the rows as stored."""
-    inner, stored = (scorer.scorer, scorer.stored) if isinstance(scorer, LivingScorer) else (scorer, None)
+    inner, stored = as_stored(scorer), scorer.stored if isinstance(scorer, LivingScorer) else None
     return (inner if isinstance(inner, Matched) and can_prune(inner) else None), stored
 
 
 def _unbounded(question: AskedQuestion, scorer: Scorer) -> str:
-    inner = scorer.scorer if isinstance(scorer, LivingScorer) else scorer
-    if isinstance(inner, Matched):
+    if isinstance(as_stored(scorer), Matched):
         return "with synonyms: they are matched row by row"
     return f"for {question.method.name}: nothing that is stored bounds its scores"
 
 
 def score_all(question: AskedQuestion, scorer: Scorer) -> Float32[np.ndarray, "queries rows"]:
     """Score a block of queries with every row."""
+    stage(f"scoring all {len(question.corpus):,} rows by {question.method.name}")
     scores = np.zeros((len(question.asked), len(question.corpus)), dtype=np.float32)
     with threads_for(len(scores)):
         scorer.score(scores)
@@ -124,6 +125,7 @@ def _pruned(
     if stored is not None:
         of[stored] = np.arange(len(stored))  # stored rows that are dead stay -1
     wanted = (of >= 0) & allowed[of]
+    stage(f"searching the index of {len(question.corpus):,} rows")
     for number in range(len(question.asked)):
         with threads_for(1):
             top = prune(bounded, number, k, wanted, persist=persist)

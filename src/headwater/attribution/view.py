@@ -14,7 +14,7 @@ from typing import Any, Literal
 from headwater.attribution import fold, light
 from headwater.attribution.light import Mark
 from headwater.attribution.numerals import Scale, percentile
-from headwater.attribution.sentence import Bit, facts, sentence, true_label
+from headwater.attribution.sentence import Bit, facts, sentence, short_label, true_label
 from headwater.attribution.strip import Strip, strip
 
 Answer = Mapping[str, Any]
@@ -210,7 +210,7 @@ def _query(query: Answer, number: int, run: Mapping[str, Any], k: int | None, hi
     )
     truth = true_label(query)
     said = None if query.get("predicted") is None else str(query["predicted"])
-    label = str(query.get("label"))
+    label = short_label(query.get("label"))
     return Query(
         number=number,
         label=label,

@@ -10,25 +10,31 @@ the word of the row that it is part of; one that is part of several words of a r
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from headwater.attribution.build import special_tokens
-from headwater.attribution.explain import TokenNames
+from headwater.attribution.completions import NEW_TOKENS
+from headwater.attribution.explain import TokenNames, both_sides, ends
 from headwater.attribution.index import Index
+from headwater.attribution.kept_tables import Arrays, Facts, kept_table, table_path
+from headwater.attribution.living import as_stored
 from headwater.attribution.queries import query_blocks
-from headwater.attribution.taught import POSTINGS, row_of_stored, taught
+from headwater.attribution.taught import POSTINGS, row_of_stored
+from headwater.attribution.top import score_all
 from headwater.attribution.words import split_words
 from headwater.errors import StoreError
 from headwater.methods import Matched, TokenPart, get_method
 from headwater.progress import progress_bar
 from headwater.runs import Corpus, Run
 from headwater.store import Postings
+
+LISTED = 10  # rows a side of a list, when hubs are counted
 
 _METHOD = "tracin-we"
 _ROWS = 1024  # rows that are tokenized at a time
@@ -50,10 +56,12 @@ class WordTable:
     entry_words: Int64[np.ndarray, "entries"]
     entry_push: Float64[np.ndarray, "entries labels"]
     """What each row pushed through each of its words; entries are sorted by word, then row."""
-    entry_tokens: Mapping[int, tuple[int, ...]] = field(repr=False)
-    """Of each word, the tokens that it was found in."""
-    asked: tuple[tuple[int, Sequence[TokenPart]], ...] = field(repr=False)
-    """The queries' gradients in blocks: the first query's number, and the parts."""
+    move_queries: Int64[np.ndarray, "moves"]
+    move_words: Int64[np.ndarray, "moves"]
+    move_push: Float64[np.ndarray, "moves"]
+    """How far all rows pushed each query toward its label through each of its words; sorted by word, then query."""
+    hubs: Int64[np.ndarray, "rows"]
+    """In how many of the queries' lists each row of the corpus stands: the `LISTED` strongest either way."""
 
     @property
     def rows(self) -> Int64[np.ndarray, "words"]:
@@ -74,45 +82,61 @@ class WordTable:
         first, last = np.searchsorted(self.entry_words, [word, word + 1])
         return slice(int(first), int(last))
 
+    def moved(self, word: int) -> Float64[np.ndarray, "queries"]:
+        """Return how far each query is pushed toward its label through one word."""
+        first, last = np.searchsorted(self.move_words, [word, word + 1])
+        total = np.zeros(sum(self.queries))
+        total[self.move_queries[first:last]] = self.move_push[first:last]
+        return total
+
     @cached_property
     def _numbers(self) -> dict[str, int]:
         return {word: number for number, word in enumerate(self.words)}
 
 
 def word_table(index: Index, queries: Corpus, *, show: bool | None = None) -> WordTable:
-    """Sum up what each word of the rows pushed `queries` toward their labels.
+    """Sum up what each word of the rows pushed `queries` toward their labels; once made, it is kept beside the index.
 
     Memory: one vector a token of the queries and label, and one entry a word of a row. Raises StoreError where the
     index holds no token gradients.
     """
     if index.token_store is None:
         raise StoreError("words need token gradients, which this index has not: headwater index RUN.")
+    make = partial(_made, index, queries, show)
+    return kept_table(index, "words", make, take=_taken, give=_given, of=[queries.fingerprint])
+
+
+def is_kept(index: Index, queries: Corpus) -> bool:
+    """Say whether the table of these queries was made before, so that it is there at once."""
+    return table_path(index, "words", [queries.fingerprint]).exists()
+
+
+def _made(index: Index, queries: Corpus, show: bool | None) -> WordTable:
     labels, numbers = _labels(index, queries)
-    blocks = _asked(index, queries)
+    blocks, hubs = _asked(index, queries)
     special = frozenset(special_tokens(index.run))
     wanted = {int(token) for _, parts in blocks for part in parts for token in part.queries.tokens}
     words_of = _WordsOf(index.run, wanted - special, show)
     found = _Entries(len(labels))
-    for at, part in enumerate(blocks[0][1]):
-        vectors = _summed([(start, parts[at]) for start, parts in blocks], numbers, len(labels))
-        _add(found, part, vectors, special, words_of)
-    return found.table(labels, np.bincount(numbers, minlength=len(labels)), words_of, blocks)
+    for at in range(len(blocks[0][1])):
+        asked = [(start, parts[at]) for start, parts in blocks]
+        _add(found, asked, _summed(asked, numbers, len(labels)), special, words_of, show)
+    return found.table(labels, np.bincount(numbers, minlength=len(labels)), words_of, hubs)
 
 
-def moved(index: Index, table: WordTable, word: int, queries: int) -> Float64[np.ndarray, "queries"]:
-    """Return how far each of the queries that a table was made of is pushed toward its label through one word."""
-    rows = np.unique(table.entry_rows[table.entries(word)])
-    total = np.zeros(queries)
-    for start, parts in table.asked:
-        for part in parts:
-            for token in table.entry_tokens[word]:
-                mine = part.queries.span(token)
-                if mine.stop == mine.start:
-                    continue
-                vector = taught(part, token, rows)
-                values = part.queries.gradients(mine).double() @ vector * part.weight
-                np.add.at(total, part.queries.rows[mine].astype(np.int64) + start, values.numpy())
-    return total
+_ARRAYS = (
+    "push", "special", "entry_rows", "entry_words", "entry_push", "move_queries", "move_words", "move_push", "hubs",
+)  # fmt: skip
+
+
+def _taken(table: WordTable) -> tuple[Facts, Arrays]:
+    facts = {"words": list(table.words), "labels": list(table.labels), "queries": list(table.queries)}
+    return facts, {name: getattr(table, name) for name in _ARRAYS}
+
+
+def _given(facts: Facts, arrays: Arrays) -> WordTable:
+    words, labels, queries = (tuple(facts[name]) for name in ("words", "labels", "queries"))
+    return WordTable(words, labels, queries, **{name: arrays[name] for name in _ARRAYS})
 
 
 class _WordsOf:
@@ -161,59 +185,68 @@ class _WordsOf:
 
 
 class _Entries:
-    """Pushes by row and word while they are added up."""
+    """Pushes by word and row, and by word and query, while they are added up."""
 
     def __init__(self, labels: int) -> None:
         self.labels = labels
         self.special = np.zeros(labels)
-        self._rows: list[Int64[np.ndarray, "n"]] = []
-        self._words: list[Int64[np.ndarray, "n"]] = []
-        self._pushes: list[Float64[np.ndarray, "n labels"]] = []
-        self.tokens: dict[int, set[int]] = {}
+        self._rows: list[_Piece] = []
+        self._queries: list[_Piece] = []
 
     def add(
-        self,
-        rows: Int64[np.ndarray, "n"],
-        words: Int64[np.ndarray, "n"],
-        pushes: Float64[np.ndarray, "n labels"],
-        token: int,
+        self, rows: Int64[np.ndarray, "n"], words: Int64[np.ndarray, "n"], pushes: Float64[np.ndarray, "n labels"]
     ) -> None:
-        self._rows.append(rows)
-        self._words.append(words)
-        self._pushes.append(pushes)
-        for word in np.unique(words).tolist():
-            self.tokens.setdefault(word, set()).add(token)
+        """Add what rows pushed through their words."""
+        self._rows.append((words, rows, pushes))
+
+    def move(
+        self, queries: Int64[np.ndarray, "n"], words: Int64[np.ndarray, "n"], pushes: Float64[np.ndarray, "n"]
+    ) -> None:
+        """Add how far queries are pushed through words."""
+        self._queries.append((words, queries, pushes[:, None]))
 
     def table(
         self,
         labels: tuple[str, ...],
         queries: Int64[np.ndarray, "labels"],
         words_of: _WordsOf,
-        blocks: Sequence[tuple[int, Sequence[TokenPart]]],
+        hubs: Int64[np.ndarray, "rows"],
     ) -> WordTable:
-        rows = np.concatenate([*self._rows, np.zeros(0, dtype=np.int64)])
-        words = np.concatenate([*self._words, np.zeros(0, dtype=np.int64)])
-        pushes = np.concatenate([*self._pushes, np.zeros((0, self.labels))])
-        pairs, inverse = np.unique(np.stack([words, rows], axis=1), axis=0, return_inverse=True)
-        total = np.zeros((len(pairs), self.labels))
-        np.add.at(total, inverse.reshape(-1), pushes)
-        used = np.unique(pairs[:, 0])
+        words, rows, pushes = _added(self._rows, self.labels)
+        used = np.unique(words)
         names = np.array(list(words_of.numbers), dtype=object)
         push = np.zeros((len(used), self.labels))
-        at = np.searchsorted(used, pairs[:, 0])
-        np.add.at(push, at, total)
+        at = np.searchsorted(used, words).astype(np.int64)
+        np.add.at(push, at, pushes)
+        moving, moved, moves = _added(self._queries, 1)
         return WordTable(
             tuple(names[used].tolist()) if len(used) else (),
             labels,
             tuple(queries.tolist()),
             push,
             self.special,
-            pairs[:, 1],
-            at.astype(np.int64),
-            total,
-            {number: tuple(sorted(self.tokens[int(word)])) for number, word in enumerate(used)},
-            tuple(blocks),
+            rows,
+            at,
+            pushes,
+            moved,
+            np.searchsorted(used, moving).astype(np.int64),
+            moves[:, 0].copy(),
+            hubs,
         )
+
+
+_Piece = tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"], Float64[np.ndarray, "n k"]]
+
+
+def _added(pieces: Sequence[_Piece], width: int) -> _Piece:
+    """Add up the values of equal pairs of numbers; sorted by the first, then the second."""
+    none = np.zeros(0, dtype=np.int64)
+    first, second = (np.concatenate([*(piece[at] for piece in pieces), none]) for at in (0, 1))
+    values = np.concatenate([*(piece[2] for piece in pieces), np.zeros((0, width))])
+    pairs, inverse = np.unique(np.stack([first, second], axis=1), axis=0, return_inverse=True)
+    total = np.zeros((len(pairs), width))
+    np.add.at(total, inverse.reshape(-1), values)
+    return pairs[:, 0].copy(), pairs[:, 1].copy(), total
 
 
 def _labels(index: Index, queries: Corpus) -> tuple[tuple[str, ...], Int64[np.ndarray, "queries"]]:
@@ -227,14 +260,20 @@ def _labels(index: Index, queries: Corpus) -> tuple[tuple[str, ...], Int64[np.nd
     return names, np.array([number.get(label, by_id.get(label, 0)) for label in found], dtype=np.int64)
 
 
-def _asked(index: Index, queries: Corpus) -> list[tuple[int, Sequence[TokenPart]]]:
+def _asked(index: Index, queries: Corpus) -> tuple[list[tuple[int, Sequence[TokenPart]]], Int64[np.ndarray, "rows"]]:
+    """The queries' gradients in blocks, each with the number of its first; and how often each row is listed."""
     labels: list[str | int] = ["" if example.label is None else example.label for example in queries]
-    found = []
+    found, hubs = [], np.zeros(len(index), dtype=np.int64)
     for start, block, block_labels in query_blocks(queries, labels, get_method(_METHOD), len(index)):
-        _, scorer = index._ask(block, block_labels, _METHOD, {}, 0)
-        assert isinstance(scorer, Matched)
-        found.append((start, scorer.parts))
-    return found
+        question, scorer = index._ask(block, block_labels, _METHOD, {}, NEW_TOKENS)
+        for line in score_all(question, scorer):
+            rows = ends(line, np.ones(len(line), dtype=np.bool_), LISTED, 0.0)
+            sides = both_sides(rows, line[rows].astype(np.float64), LISTED)
+            hubs[[row for row, _ in (*sides.proponents, *sides.opponents)]] += 1
+        matched = as_stored(scorer)
+        assert isinstance(matched, Matched)
+        found.append((start, matched.parts))
+    return found, hubs
 
 
 def _summed(
@@ -253,33 +292,55 @@ def _summed(
 
 
 def _add(
-    found: _Entries, part: TokenPart, vectors: Mapping[int, Tensor], special: Collection[int], words_of: _WordsOf
+    found: _Entries,
+    asked: Sequence[tuple[int, TokenPart]],
+    vectors: Mapping[int, Tensor],
+    special: Collection[int],
+    words_of: _WordsOf,
+    show: bool | None,
 ) -> None:
-    """Let every posting of one checkpoint meet what the queries pushed through its token."""
+    """Let every posting of one checkpoint meet what the queries pushed through its token.
+
+    `asked`: the queries of that checkpoint in blocks, each with the number of its first.
+    """
+    part = asked[0][1]
     row_of = row_of_stored(part.store)
-    for segment in part.store.segments(part.checkpoint):
-        for token in segment.postings.tokens.tolist():
-            asked = vectors.get(token)
-            if asked is None:
-                continue
-            where = segment.postings.span(token)
-            rows = row_of[segment.postings.rows[where].astype(np.int64) + segment.rows.start]
-            alive = rows >= 0
-            values = _times(segment.postings, where, alive, asked) * part.weight
-            if token in special:
-                found.special += values.sum(axis=0)
-                continue
-            rows = rows[alive]
-            words = np.array([words_of(row, token) for row in rows.tolist()], dtype=np.int64)
-            found.add(rows, words, values, token)
+    segments = list(part.store.segments(part.checkpoint))
+    title = f"adding up what words pushed at {part.checkpoint.name}"
+    with progress_bar(title, sum(len(segment.postings) for segment in segments), unit="postings", show=show) as advance:
+        for segment in segments:
+            for token in segment.postings.tokens.tolist():
+                where = segment.postings.span(token)
+                advance(where.stop - where.start)
+                if token not in vectors:
+                    continue
+                rows = row_of[segment.postings.rows[where].astype(np.int64) + segment.rows.start]
+                places, rows = np.arange(where.start, where.stop)[rows >= 0], rows[rows >= 0]
+                if token in special:
+                    none = np.zeros(len(rows), dtype=np.int64)
+                    values, _ = _times(segment.postings, places, none, vectors[token])
+                    found.special += values.sum(axis=0) * part.weight
+                    continue
+                words, of_word = np.unique([words_of(row, token) for row in rows.tolist()], return_inverse=True)
+                values, sums = _times(segment.postings, places, of_word, vectors[token])
+                found.add(rows, words[of_word].astype(np.int64), values * part.weight)
+                for start, block in asked:
+                    mine = block.queries.span(token)
+                    if mine.stop > mine.start:
+                        moves = (block.queries.gradients(mine).double() @ sums.T).numpy() * part.weight
+                        queries = block.queries.rows[mine].astype(np.int64) + start
+                        numbers = np.tile(words.astype(np.int64), len(queries))
+                        found.move(np.repeat(queries, len(words)), numbers, moves.reshape(-1))
 
 
 def _times(
-    postings: Postings, where: slice, alive: Bool[np.ndarray, "n"], asked: Tensor
-) -> Float64[np.ndarray, "n labels"]:
-    places = np.arange(where.start, where.stop)[alive]
+    postings: Postings, places: Int64[np.ndarray, "n"], words: Int64[np.ndarray, "n"], asked: Float64[Tensor, "l d"]
+) -> tuple[Float64[np.ndarray, "n l"], Float64[Tensor, "w d"]]:
+    """Multiply postings with what was asked, and add them up by word (numbers from 0)."""
     pieces = [np.zeros((0, len(asked)))]
+    sums = torch.zeros(int(words.max(initial=-1)) + 1, asked.shape[1], dtype=torch.float64)
     for start in range(0, len(places), POSTINGS):
         some = postings.gradients(places[start : start + POSTINGS]).double()
+        sums.index_add_(0, torch.from_numpy(words[start : start + POSTINGS].astype(np.int64)), some)
         pieces.append((some @ asked.T).numpy())
-    return np.concatenate(pieces)
+    return np.concatenate(pieces), sums

@@ -45,6 +45,11 @@ class HeldOut:
         found: list[Label] = self.corpus.table.column(name).to_pylist()
         return found
 
+    def take(self, rows: Sequence[int]) -> HeldOut:
+        """Some of the rows."""
+        refs = None if self.refs is None else tuple(self.refs[row] for row in rows)
+        return HeldOut(self.corpus.take(rows), refs)
+
     def ref(self, query: int) -> int | str | None:
         """What a plan calls a query; None where its text must do."""
         return None if self.refs is None else self.refs[query]
@@ -66,19 +71,22 @@ def evidence_of(
     held_out: HeldOut | None = None,
     scores: Float32[np.ndarray, "queries rows"] | None = None,
     features: Float32[np.ndarray, "rows d"] | None = None,
+    among: Int64[np.ndarray, " rows"] | None = None,
 ) -> dict[int, Reasons]:
     """Reasons for each of `rows` (numbers in `corpus`).
 
     `index` needs token gradients; `scores` are those of `held_out` with every row, where they are known already
-    (`index.scores(..., normalize="train")`). `features` are the representations of all rows.
+    (`index.scores(..., normalize="train")`). `features` are the representations of all rows. Where both are of a part
+    of the rows, `among` names these, ascending, and `rows` are of them.
     """
     asked = np.array(sorted(set(rows)), dtype=np.int64)
+    places = asked if among is None else np.searchsorted(among, asked)
     found: dict[int, list[Evidence]] = {int(row): [] for row in asked}
     words: dict[int, tuple[str, ...]] = {}
     if index is not None and held_out is not None and len(asked):
         known = index.scores(held_out.corpus, held_out.labels, normalize="train", show=False)[:, asked] if (
             scores is None
-        ) else np.asarray(scores[:, asked])  # fmt: skip
+        ) else np.asarray(scores[:, places])  # fmt: skip
         hurt = worst_queries(known)
         for place, row in enumerate(asked):
             found[int(row)] += _queries(held_out, hurt[place], known[:, place])
@@ -86,7 +94,8 @@ def evidence_of(
             found[row] += pairs
             words[row] = tuple(dict.fromkeys(str(pair.train_word) for pair in pairs))
     if features is not None and len(asked):
-        near, cosines = nearest_rows(features, asked, k=MOST)
+        near, cosines = nearest_rows(features, places, k=MOST)
+        near = near if among is None else among[near]
         for place, row in enumerate(asked):
             found[int(row)] += [_row(corpus, *pair) for pair in zip(near[place], cosines[place], strict=True)]
     return {row: Reasons(tuple(each), words.get(row, ())) for row, each in found.items()}

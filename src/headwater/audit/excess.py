@@ -27,7 +27,10 @@ ALPHA = {"train": 0.01, "clean": 0.001}
 
 @dataclass(frozen=True)
 class Excess:
-    """About `count` of `rows` training rows, 95% `low` to `high`; 0 where nothing is beyond chance."""
+    """About `count` of `rows` training rows, 95% `low` to `high`.
+
+    Where nothing is beyond chance `count` and `low` are 0, and `high` says how many may hide for all that.
+    """
 
     count: int
     low: int
@@ -79,11 +82,11 @@ def excess(
         return Excess(0, 0, 0, rows, 1.0)
     first, second = (train, right) if of == "train" else (right, train)
     test = ttest_ind(first, second, equal_var=False, alternative="greater")
-    if not test.pvalue < ALPHA[of]:
-        return Excess(0, 0, 0, rows, float(np.nan_to_num(test.pvalue, nan=1.0)))
     between = ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
     middle, low, high = (
         min(max(round(rows * float(value) / gap), 0), rows)
-        for value in (np.mean(first) - np.mean(second), between.low, between.high)
+        for value in np.nan_to_num([np.mean(first) - np.mean(second), between.low, between.high])
     )
+    if not test.pvalue < ALPHA[of]:
+        return Excess(0, 0, high, rows, float(np.nan_to_num(test.pvalue, nan=1.0)))
     return Excess(max(middle, 1), low, high, rows, float(test.pvalue))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +11,17 @@ from jaxtyping import Float32, Float64, Int64
 
 from headwater.attribution.index import Index
 from headwater.attribution.seen import Seen, look
+from headwater.audit.afford import Left, Rows, drawn, part_of, queries_that_fit, ways_of
 from headwater.audit.detectors import ABOUT, combined, confident_learning, of_model, of_opponents
 from headwater.audit.evidence import HeldOut
 from headwater.audit.excess import Excess, contradiction, excess, if_wrong
-from headwater.audit.folds import FOLDS, OutOfSample, Way, out_of_sample
+from headwater.audit.folds import OutOfSample, Way, out_of_sample, together
 from headwater.errors import UsageError
 from headwater.runs.corpus import Corpus
 from headwater.runs.run import Run
 from headwater.runs.task import corpus_targets, text_task
 
 QUERIES = 200  # clean rows that are asked for their opponents
-_TIMED = 256  # rows that say how long a pass over all of them takes
-_FORWARD = 0.25  # of the time for the first pass over the rows
-_TRAINING = 3.0  # a step of training costs about three forward passes
-SAFETY = 1.3  # what was timed once may take longer
-
-Left = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -39,6 +33,7 @@ class Measured:
     scores: Mapping[str, Float64[np.ndarray, " rows"]]
     seen: Seen
     outside: OutOfSample
+    """What all ways say of the rows together."""
     clean: HeldOut | None
     excess: Excess | None
     """None: no clean rows to compare with."""
@@ -84,13 +79,15 @@ def measure(
     clean: HeldOut | None,
     *,
     left: Left | None = None,
+    reading: float | None = None,
     keep: Path | None = None,
     seed: int = 0,
     show: bool | None = None,
 ) -> Measured:
     """Let every detector judge the rows. `left` says how many seconds there are; without it time is no matter.
 
-    `keep` is a folder for finished folds. Raises UsageError for a task without classes, or without cleanlab.
+    `reading` are the seconds that the model takes a row, timed if not known. `keep` is a folder for finished folds.
+    Raises UsageError for a task without classes, without cleanlab, or where the time is too short for anything.
     """
     if text_task(run.task) is not None:
         raise UsageError(f"mislabels needs classes; the task of {run.folder} is {run.task.kind}.")
@@ -98,77 +95,63 @@ def measure(
         import cleanlab  # noqa: F401  said before anything is computed
     except ImportError as error:
         raise UsageError("this audit needs cleanlab: pip install 'headwater[audit]'.") from error
-    rows, seconds, notes = _affordable(run, left, seed)
-    targets = np.asarray([run.targets[row] for row in rows], dtype=np.int64)
+    held = None if clean is None else clean.corpus
+
+    def ask(rows: Rows, way: Way) -> OutOfSample:
+        return out_of_sample(run, rows.tolist(), held, way, folder=keep, seed=seed, show=show)
+
+    part = part_of(run, ask, left, reading=reading, seed=seed)
+    rows, notes = part.rows, [*part.notes]
+    targets = np.asarray(run.targets, dtype=np.int64)[rows]
     seen = look(run, rows.tolist(), show=show)
     scores = of_model(seen, targets, seed)
-    asked, opposed = None, None
-    if index is None:
-        notes.append("Nothing is indexed, so influence was not asked: headwater index RUN.")
+    if part.counted is None:
+        ways, told = ways_of(run, part, left)
+        voices = [ask(rows, way) for way in ways]
+        notes += told
     else:
+        voices = [replace(part.counted, rows=part.counted.rows[rows])]
+    outside = together(voices)
+    scores["confident-learning"], issues = confident_learning(voices[0].rows, targets)
+    scores |= {voice.ways[0]: confident_learning(voice.rows, targets)[0] for voice in voices[1:]}
+    asked, opposed, told = _opponents(index, clean, rows, left, seed, show)
+    notes += told
+    if index is not None:
         scores["self-influence"] = index.self_influence()[rows]
-        if clean is not None:
-            asked = _some(clean, seed)
-            opposed = index.scores(asked.corpus, asked.labels, normalize="train", show=show)[:, rows]
-            scores |= of_opponents(opposed, asked.labels)
-    way, why = _way(run, seconds * len(rows), left)
-    notes += [why] if why else []
-    held = None if clean is None else clean.corpus
-    outside = out_of_sample(run, rows.tolist(), held, way, folder=keep, seed=seed, show=show)
-    scores["confident-learning"], issues = confident_learning(outside.rows, targets)
+    if opposed is not None and asked is not None:
+        scores |= of_opponents(opposed, asked.labels)
     scores["combined"] = combined(scores)
     counted, rule = None, None
     if held is None:
         notes.append("The run kept no evaluation rows: cleanlab counts, and nobody was asked for opponents.")
     else:
         truth = np.asarray(corpus_targets(run.task, held, run.checkpoints[-1].config))
-        right, wrong = (
-            np.mean([told(each, truth) for each in outside.clean], axis=0) for told in (contradiction, if_wrong)
-        )
-        mine = contradiction(outside.rows, targets)
-        counted, rule = excess(mine, right, wrong), excess(mine, right, wrong, of="clean")
+        judged, given = (outside, targets) if part.counted is None else (part.counted, np.asarray(run.targets))
+        counted = excess(contradiction(judged.rows, given), *_of_clean(judged, truth))
+        learned = part.counted or voices[0]  # models like the run's own follow the rule that it follows
+        rule = excess(contradiction(learned.rows, given), *_of_clean(learned, truth), of="clean")
     ordered = {name: scores[name] for name in ABOUT if name in scores}
     return Measured(rows, targets, ordered, seen, outside, clean, counted, rule, issues, opposed, asked, tuple(notes))
 
 
-def _affordable(run: Run, left: Left | None, seed: int) -> tuple[Int64[np.ndarray, " rows"], float, list[str]]:
-    """Which rows can be read in time, seconds of a forward pass a row, and what to say about it."""
-    count = len(run.corpus)
-    everything = np.arange(count)
-    if left is None:
-        return everything, 0.0, []
-    sample = np.sort(np.random.default_rng(seed).choice(count, min(_TIMED, count), replace=False))
-    started = time.monotonic()
-    look(run, sample.tolist(), show=False)
-    each = (time.monotonic() - started) / len(sample)
-    most = int(left() * _FORWARD / max(each, 1e-9))
-    if most >= count:
-        return everything, each, []
-    if most < 2 * FOLDS:
-        raise UsageError(f"the time is too short: reading one row takes {each:.2f} s. Give more --budget.")
-    rows = np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
-    return rows, each, [f"The time did not suffice for all rows: {most:,} of {count:,}, drawn at random, were audited."]
+def _of_clean(
+    outside: OutOfSample, truth: Int64[np.ndarray, " clean"]
+) -> tuple[Float64[np.ndarray, " clean"], Float64[np.ndarray, " clean"]]:
+    """How clean rows are contradicted with their own labels, and how with others (see `excess`)."""
+    right, wrong = (np.mean([told(each, truth) for each in outside.clean], 0) for told in (contradiction, if_wrong))
+    return right, wrong
 
 
-def _way(run: Run, forward: float, left: Left | None) -> tuple[Way, str]:
-    """By the recipe where it is there and five folds fit into the time; `forward`: seconds of a pass over the rows."""
-    if run.recipe is None:
-        return "words", f"The run cannot be trained again ({run.no_recipe or 'no recipe'}): word counts stand in."
-    if left is None:
-        return "recipe", ""
-    epochs = float(run.recipe.arguments.get("num_train_epochs", 3.0))
-    needed = SAFETY * forward * _TRAINING * epochs * (FOLDS - 1)
-    if needed <= left():
-        return "recipe", ""
-    return "words", (
-        f"Five folds by the recipe would take about {needed:,.0f} s, beyond the time: word counts (TF-IDF) and a "
-        "logistic regression stand in. Give more --budget for the recipe."
-    )
-
-
-def _some(clean: HeldOut, seed: int) -> HeldOut:
-    count = len(clean.corpus)
-    if count <= QUERIES:
-        return clean
-    rows = np.sort(np.random.default_rng(seed).choice(count, QUERIES, replace=False)).tolist()
-    return HeldOut(clean.corpus.take(rows), None if clean.refs is None else tuple(clean.refs[row] for row in rows))
+def _opponents(
+    index: Index | None, clean: HeldOut | None, rows: Rows, left: Left | None, seed: int, show: bool | None
+) -> tuple[HeldOut | None, Float32[np.ndarray, "queries rows"] | None, list[str]]:
+    """Clean rows, as many as can be asked in the time, and the scores that they give to the rows."""
+    if index is None:
+        return None, None, ["Nothing is indexed, so influence was not asked: headwater index RUN."]
+    if clean is None:
+        return None, None, []
+    most = queries_that_fit(index, clean, QUERIES, left, seed)
+    if not most:
+        return None, None, ["The time did not suffice to ask clean rows for their opponents."]
+    asked = clean.take(drawn(len(clean.corpus), most, seed).tolist())
+    return asked, index.scores(asked.corpus, asked.labels, normalize="train", show=show)[:, rows], []

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from headwater.attribution.index import Index
+from headwater.audit.afford import SAFETY, Left
 from headwater.audit.calibration import Calibrated, calibrate
 from headwater.audit.detectors import ABOUT
-from headwater.audit.evidence import evidence_of
-from headwater.audit.folds import FOLDS
-from headwater.audit.measured import SAFETY, Left, Measured, measure, split_held_out
+from headwater.audit.evidence import Reasons, evidence_of
+from headwater.audit.folds import FOLDS, WAYS
+from headwater.audit.measured import Measured, measure, split_held_out
 from headwater.audit.worklist import Cost, Suspect, Worklist, peak_bytes, share_of_rows
 from headwater.errors import DataError
 from headwater.runs.run import Run
@@ -31,6 +32,7 @@ from headwater.training import retrain
 
 WHAT = "mislabels"
 WITH_REASONS = 200  # suspects that are told with queries, words and nearest rows
+_AT_ONCE = 25  # of them, between two looks at the clock
 RULE_LISTED = 50
 """Suspects of a wrong rule: influence alone is right at the top of its list and not far down, so few are suggested."""
 
@@ -78,6 +80,7 @@ def audit_mislabels(
         calibrated=calibrated,
         reviewed=reviewed or (),
         notes=tuple(notes),
+        left=left,
     )
     return told, calibrated
 
@@ -132,10 +135,12 @@ def listed(
     calibrated: Calibrated | None = None,
     reviewed: Collection[int] = (),
     notes: tuple[str, ...] = (),
+    left: Left | None = None,
 ) -> Worklist:
     """Make the worklist of what was measured; its cost counts from `began` (time.monotonic()).
 
-    Rows that were `reviewed` are decided, and are not suggested again.
+    Rows that were `reviewed` are decided, and are not suggested again. Where little time is `left`, fewer rows are told
+    with reasons.
     """
     counted = found.excess.count if found.excess is not None else found.cleanlab
     leads = found.leads
@@ -148,16 +153,8 @@ def listed(
         order = order[found.outside.rows[order].argmax(axis=1) != found.targets[order]]
     order = order[: counted if top is None else top]
     shares = {name: share_of_rows(scores) for name, scores in found.scores.items()}
-    told = order[:WITH_REASONS]
-    whole = len(found.rows) == len(run.corpus)  # of a part, columns are not those of the corpus
-    reasons = evidence_of(
-        found.rows[told].tolist(),
-        run.corpus,
-        index=index,
-        held_out=found.asked,
-        scores=found.opposed if whole else None,
-        features=found.seen.features if whole else None,
-    )
+    reasons, told = _reasons(run, index, found, found.rows[order[:WITH_REASONS]].tolist(), left)
+    notes = (*notes, *told)
     suspects = []
     for place in order:
         row = int(found.rows[place])
@@ -187,7 +184,7 @@ def listed(
         "ordered_by": leads,
         "calibration": None if calibrated is None else calibrated.to_dict(),
         "cleanlab_issues": found.cleanlab,
-        "out_of_sample": found.outside.way,
+        "out_of_sample": list(found.outside.ways),
         "audited_rows": len(found.rows),
     }
     about = {name: ABOUT[name] for name in found.scores}
@@ -198,8 +195,31 @@ def listed(
     return Worklist(WHAT, run.corpus, tuple(suspects), _how_many(found), how_sure, cost, about, told_notes, figures)
 
 
+def _reasons(
+    run: Run, index: Index | None, found: Measured, rows: list[int], left: Left | None
+) -> tuple[dict[int, Reasons], list[str]]:
+    """Reasons for the first suspects, for as many as the time allows; and what to say about it."""
+    reasons: dict[int, Reasons] = {}
+    took = 0.0
+    for start in range(0, len(rows), _AT_ONCE):
+        if left is not None and SAFETY * took > left():
+            return reasons, [f"The time sufficed to give reasons for the first {start:,} rows only."]
+        began = time.monotonic()
+        reasons |= evidence_of(
+            rows[start : start + _AT_ONCE],
+            run.corpus,
+            index=index,
+            held_out=found.asked,
+            scores=found.opposed,
+            features=found.seen.features,
+            among=found.rows,
+        )
+        took = time.monotonic() - began
+    return reasons, []
+
+
 def _how_many(found: Measured) -> str:
-    rows = f"{len(found.rows):,} rows"
+    rows = f"{len(found.rows) if found.excess is None else found.excess.rows:,} rows"
     if found.excess is None:
         return f"Cleanlab counts {found.cleanlab:,} of {rows} as wrongly labelled; no clean rows were there to compare."
     if found.rule_leads:
@@ -210,17 +230,18 @@ def _how_many(found: Measured) -> str:
             f"(95%: {few:,} to {many:,})."
         )
     if not found.excess.count:
+        hidden = f"; at most {found.excess.high:,} may hide among them (95%)" if found.excess.high else ""
         return (
-            f"No more of {rows} contradict models that never saw them than clean rows do "
-            f"(cleanlab alone would name {found.cleanlab:,})."
+            f"No more of {rows} contradict models that never saw them than clean rows do{hidden}. Cleanlab alone would "
+            f"name {found.cleanlab:,}; --top N lists the N most suspect to look at."
         )
     few, many = found.excess.low, found.excess.high
     return f"About {found.excess.count:,} of {rows} carry a wrong label (95%: {few:,} to {many:,})."
 
 
 def _how_sure(found: Measured, calibration: str) -> str:
-    way = "the run's own recipe" if found.outside.way == "recipe" else "word counts and a logistic regression"
-    first = f"Models that never saw a row come from {FOLDS} folds by {way}."
+    ways = ", by ".join(WAYS[way] for way in found.outside.ways)
+    first = f"Models that never saw a row come from {FOLDS} folds: by {ways}."
     if found.excess is None:
         return f"{first} {calibration}"
     assert found.clean is not None

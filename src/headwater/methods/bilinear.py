@@ -21,6 +21,7 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
 from headwater.methods.parts import Contributions, LayerPart, PlaceVectors
+from headwater.progress import stage
 
 Transform = Callable[[Float64[Tensor, "m k"]], Float64[Tensor, "m k"]]
 """A linear map of gradients, row by row."""
@@ -125,10 +126,13 @@ class Bilinear:
         """Take a query's scores with `rows` apart into pairs of places, in float64 and in a fixed order."""
         pieces = [Contributions.whole(np.zeros(0, dtype=np.int64), np.zeros(0))]
         for term in self.terms:
+            at = term.part.checkpoint.name
+            stage(f"passing the text through {at} again, for its words")
             theirs = term.part.query_places(query)
             asked = term.asked(theirs.vectors) * float(term.factors()[query])  # [s, k]
             for start in range(0, len(rows), _ROWS):
                 some = rows[start : start + _ROWS]
+                stage(f"passing the rows shown through {at} again, for their words", start, len(rows), "rows")
                 for row, mine in zip(some, term.part.row_places(some), strict=True):
                     scale = float(term.scales(np.array([row]))[0])
                     values = (mine.vectors.double() @ asked.T).numpy() * scale  # [t, s]

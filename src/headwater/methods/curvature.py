@@ -19,6 +19,7 @@ from torch import Tensor
 
 from headwater.errors import UsageError
 from headwater.methods.parts import LayerPart, LayerSpan
+from headwater.progress import stage
 
 Rows = Int64[np.ndarray, "n"]
 _TAKEN = 1 << 22  # numbers of sampled rows that are read at a time
@@ -87,6 +88,7 @@ def second_moments(
     `weigh` gives the weight of each row in each layer's matrix; None: 1. Raises UsageError for too wide a layer.
     """
     sums = _Sums(part.layers)
+    stage(f"measuring the curvature at {part.checkpoint.name}, kept for the next question")
     for rows, block in read(part, most_rows):
         sums.add(block, None if weigh is None else weigh(rows, block))
     return sums.mean()

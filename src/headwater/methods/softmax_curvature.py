@@ -18,6 +18,7 @@ from torch import Tensor
 from headwater.errors import UsageError
 from headwater.methods.last_layer import with_bias
 from headwater.methods.parts import RepresentationPart
+from headwater.progress import stage
 
 _CELLS = 1 << 22  # float64 numbers of an intermediate result: 32 MiB
 _STEPS = 2000
@@ -39,6 +40,7 @@ class Curvature:
     def dense(self) -> Float64[Tensor, "m m"]:
         """Form H."""
         c, j = self._shape()
+        stage("measuring the curvature of the last layer")
         out = torch.zeros(c, j, c, j, dtype=torch.float64)
         for a, p, s in self._rows(1):
             for k in range(c):

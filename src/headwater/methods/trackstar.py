@@ -29,6 +29,7 @@ from headwater.methods.bilinear import Bilinear, Term, inverse, mean_weights, no
 from headwater.methods.curvature import Blocks, Spectra, check_options, eigen, moments_of, row_moments, row_spectra
 from headwater.methods.method import LayerOptions, Question, Scale
 from headwater.methods.parts import LayerPart
+from headwater.progress import stage
 
 CROSSING = 1000 / 65_536
 """Where the spectra cross, as a share of all dimensions (the paper's appendix A.1.3)."""
@@ -117,6 +118,7 @@ def _descending(spectra: Spectra) -> Float64[Tensor, "positive"]:
 def _row_sizes(part: LayerPart, root: Blocks) -> tuple[Float64[np.ndarray, "rows"], float]:
     """Return the length of every row's G, and the most that a row's u is of it."""
     sizes, reach = np.zeros(part.rows), 0.0
+    stage(f"measuring all {part.rows:,} rows at {part.checkpoint.name}")
     for start, block in part.blocks():
         here = norms(root(block))
         sizes[start : start + len(block)] = here

@@ -27,6 +27,7 @@ from headwater.methods.bilinear import Bilinear, Term
 from headwater.methods.curvature import Blocks, check_options, eigen
 from headwater.methods.method import LayerOptions, Question
 from headwater.methods.parts import LayerPart, LayerSpan
+from headwater.progress import stage
 from headwater.runs import CustomLoss, Task
 
 _LEAST = 1e-6
@@ -120,6 +121,7 @@ def draw(width: int, dim: int, seed: int) -> Float32[Tensor, "width dim"] | None
 def _inverse(part: LayerPart, projection: Tensor | None, scales: Float64[np.ndarray, "rows"], damping: float) -> Blocks:
     """Return (Phi^T Phi)^-1. Phi^T Phi is added up in float64, for nothing damps its rounding; half of it, mirrored."""
     width = part.queries.shape[1] if projection is None else projection.shape[1]
+    stage(f"measuring the curvature at {part.checkpoint.name}, kept for the next question")
     total = torch.zeros(width, width, dtype=torch.float64)
     for start, block in part.blocks():
         phi: Float[Tensor, "n d"] = (block if projection is None else block @ projection).double()

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from headwater.attribution.index import Index
-from headwater.errors import DataError, RunError, UsageError
-from headwater.files import write_json
+from headwater.errors import DataError, HeadwaterError, RunError, UsageError
+from headwater.files import read_json, write_json
 from headwater.models.load import load_model
 from headwater.progress import progress_bar
 from headwater.remedies.differences import Difference, Told, difference
@@ -131,8 +131,7 @@ def patch(
     without labels, RunError where `out` is not empty.
     """
     began, how, run = time.monotonic(), how or Patching(), index.run
-    if text_task(run.task) is not None:
-        raise UsageError(f"{run.folder}: patches are for classification so far; this run is {run.task.kind}.")
+    check_patchable(index)
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: is not empty. Choose another folder, or delete it first.")
     model = load_model(run.checkpoints[-1].path, run.task.auto, merge=False)
@@ -162,6 +161,35 @@ def patch(
     if out is not None:
         _write(run, model, told, how, out)
     return told
+
+
+def check_patchable(index: Index) -> None:
+    """Raise UsageError for a task without classes."""
+    run = index.run
+    if text_task(run.task) is not None:
+        raise UsageError(f"{run.folder}: patches are for classification so far; this run is {run.task.kind}.")
+
+
+def read_patch(folder: Path) -> tuple[str, ...]:
+    """Return what came of a patch, in sentences, from what it wrote into its run; nothing where it wrote none.
+
+    Raises HeadwaterError for a file that is no patch's.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return ()
+    facts = read_json(path)
+    try:
+        said = [f"{facts['fixed']} of {len(facts['targets'])} answers fixed in {facts['steps']} steps."]
+        for name, key in (("Other held-out rows", "others"), ("The same steps on random rows", "control")):
+            found = facts[key]
+            if found is not None:
+                points = [100 * found["accuracy"][end] for end in ("value", "low", "high")]
+                change = "{:+.1f} points of accuracy ({:+.1f} to {:+.1f})".format(*points).replace("-", "−")
+                said.append(f"{name}: {found['fixed']:,} fixed, {found['broken']:,} broken, {change}.")
+        return (*said, *map(str, facts["notes"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise HeadwaterError(f"{path}: this is not what a patch writes ({error!r}).") from None
 
 
 def ranked(

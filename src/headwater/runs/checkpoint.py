@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from headwater.models.load import CLASSIFIER, load_config, load_model, model_fingerprint
+from headwater.progress import stage
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Checkpoint:
 
     def load(self, device: str | torch.device = "cpu") -> PreTrainedModel:
         """The model in float32 and evaluation mode; an adapter is merged into it. Raises ModelError."""
+        stage(f"loading the model of {self.name}")
         return load_model(self.path, self.auto, device=device)
 
     @cached_property

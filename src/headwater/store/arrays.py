@@ -30,6 +30,7 @@ REBUILD = "Delete it and run `headwater index` again: only what is missing is bu
 _KEY = "headwater"
 _NAMES: Mapping[np.dtype[Any], str] = {
     np.dtype(np.int64): "I64",
+    np.dtype(np.float64): "F64",
     np.dtype(np.uint32): "U32",
     np.dtype(np.float32): "F32",
     np.dtype(np.float16): "F16",

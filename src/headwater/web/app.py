@@ -16,6 +16,7 @@ from headwater.web.guard import Guard
 from headwater.web.look import KINDS, assets
 from headwater.web.routes import ROUTERS
 from headwater.web.state import Workbench
+from headwater.web.waiting import Watches
 
 
 def create_app(workbench: Workbench, *, token: str, hosts: Collection[str] = ()) -> ASGIApp:
@@ -41,6 +42,7 @@ def make_api(workbench: Workbench) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.workbench = workbench
+    app.state.watches = Watches()
     add_handlers(app)
     for router in ROUTERS:
         app.include_router(router)

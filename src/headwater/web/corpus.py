@@ -21,8 +21,9 @@ from headwater.runs import Corpus
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
 from headwater.web.state import Bench, Typed, Workbench
+from headwater.web.waiting import PatientRoute
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 ROWS = 50  # of a page
 QUERIES = 200  # held-out rows that a row is compared with

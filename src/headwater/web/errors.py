@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -14,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from headwater.errors import DataError, HeadwaterError, UsageError
+from headwater.runs.record import FOLDER
 from headwater.web.look import environment
 from headwater.web.worker import BusyError
 
@@ -27,18 +31,41 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 """How a route of the API may refuse, for its description."""
 
 
+WRITABLE = (
+    "Marks and jobs are kept in the run's folder: serve a copy that can be written, free some space, or let the "
+    "server's user write there. Everything else works as it is."
+)
+_NOT_WRITTEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+
+_TITLES = {
+    401: "The token, please",
+    404: "There is no such page",
+    409: "Not with what is there",
+    422: "That cannot be done",
+    503: "One moment",
+}
+
+
 def refusal(scope: Scope, status: int, message: str, **more: Any) -> Response:
     """Make the answer to a request that failed: JSON under /api, else a page. `more` goes into the JSON."""
     accepts = Headers(scope=scope).get("accept", "")
     if scope["path"].startswith("/api") or "text/html" not in accepts:
         return JSONResponse({"error": message, **more}, status_code=status)
-    title = HTTPStatus(status).phrase
+    title = _TITLES.get(status, HTTPStatus(status).phrase)
+    workbench = None if status == 401 or "app" not in scope else getattr(scope["app"].state, "workbench", None)
+    run = None if workbench is None else workbench.index.run
     page = environment().get_template("error.html.j2")
     return Response(
-        page.render(status=status, title=title, message=message, asks_token=status == 401),
+        page.render(status=status, title=title, message=message, asks_token=status == 401, run=run),
         status_code=status,
         media_type="text/html; charset=utf-8",
     )
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether marks and jobs of a run can be written."""
+    place = folder / FOLDER if (folder / FOLDER).exists() else folder
+    return os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -48,13 +75,23 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(HeadwaterError)
     async def _mistake(request: Request, error: HeadwaterError) -> Response:
         status = 422 if isinstance(error, DataError | UsageError) else 409
-        return refusal(request.scope, status, str(error))
+        told = str(error)
+        if request.method != "GET" and not _can_write(request.app.state.workbench.index.run.folder):
+            told = f"{told} {WRITABLE}"
+        return refusal(request.scope, status, told)
 
     @app.exception_handler(BusyError)
     async def _busy(request: Request, error: BusyError) -> Response:
         response = refusal(request.scope, 503, str(error), retry_after=error.retry_after)
         response.headers["Retry-After"] = str(error.retry_after)
         return response
+
+    @app.exception_handler(OSError)
+    async def _disk(request: Request, error: OSError) -> Response:
+        if error.errno not in _NOT_WRITTEN:
+            return await _ours(request, error)
+        where = error.filename or "the run's folder"
+        return refusal(request.scope, 409, f"{where}: {error.strerror}. {WRITABLE}")
 
     @app.exception_handler(TooLargeError)
     async def _large(request: Request, error: TooLargeError) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,28 +16,34 @@ from starlette.concurrency import run_in_threadpool
 
 from headwater.attribution.estimate import estimate_index
 from headwater.attribution.numerals import plural
+from headwater.audit.sources import WHAT as SOURCES
 from headwater.engines.jobs import Job, Jobs
-from headwater.errors import UsageError
+from headwater.errors import DataError, UsageError
 from headwater.methods import all_methods, get_method
 from headwater.remedies.apply import planned
 from headwater.remedies.change import Change
 from headwater.remedies.cost import retraining_seconds, trainings_of
 from headwater.remedies.decisions import accepted_plan
+from headwater.remedies.fix import PLAN
 from headwater.remedies.page import applied
+from headwater.remedies.patch import BYS, By, check_patchable, read_patch
+from headwater.remedies.patch import Patching as Steps
 from headwater.remedies.plan import Plan
 from headwater.remedies.proof import check_provable
 from headwater.runs import text_task
 from headwater.runs.record import FOLDER
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
-from headwater.web.state import Bench, Workbench
+from headwater.web.state import Bench, Typed, Workbench
+from headwater.web.waiting import PatientRoute
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
-AUDITS = ("mislabels", "duplicates", "lexical-bias", "poison")
+AUDITS = ("mislabels", "duplicates", "lexical-bias", "poison", SOURCES)
 
 Number = Annotated[int, InPath(ge=1, le=1 << 53)]
-Minutes = Annotated[int, Field(ge=1, le=7 * 24 * 60)]
+Minutes = Annotated[float, Field(ge=0.1, le=7 * 24 * 60, allow_inf_nan=False)]
+HeldOut = Annotated[int, Field(ge=0, le=1 << 53)]
 
 
 class _Wanted(BaseModel):
@@ -57,7 +63,9 @@ class Auditing(_Wanted):
     """Look for rows that are wrong; what is suggested goes into the worklist."""
 
     kind: Literal["audit"]
-    what: Literal["mislabels", "duplicates", "lexical-bias", "poison"] = "mislabels"
+    what: Literal["mislabels", "duplicates", "lexical-bias", "poison", "sources"] = "mislabels"
+    column: Annotated[Typed, Field(max_length=1000)] | None = None
+    """Of sources: the corpus' column that names each row's."""
     budget: Minutes = 30
 
 
@@ -77,7 +85,17 @@ class Indexing(_Wanted):
     method: Annotated[str, Field(max_length=100)] = "tracin-we"
 
 
-Wanted = Annotated[Repairing | Auditing | Grading | Indexing, Body(discriminator="kind")]
+class Patching(_Wanted):
+    """Mend wrong answers by a few steps, as a run of its own; what else changes is told."""
+
+    kind: Literal["patch"]
+    rows: Annotated[list[HeldOut], Field(min_length=1, max_length=20)]
+    """Held-out rows that shall be answered right."""
+    by: By = "index"
+    """What chooses the rows to step on."""
+
+
+Wanted = Annotated[Repairing | Auditing | Grading | Indexing | Patching, Body(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -91,7 +109,10 @@ class Cost:
 
 @router.get("/jobs", response_class=HTMLResponse, include_in_schema=False)
 async def jobs(
-    request: Request, bench: Bench, kind: Annotated[Literal["fix", "audit", "evaluate", "index"], Query()] = "fix"
+    request: Request,
+    bench: Bench,
+    kind: Annotated[Literal["fix", "audit", "evaluate", "index", "patch"], Query()] = "fix",
+    row: Annotated[HeldOut | None, Query()] = None,
 ) -> HTMLResponse:
     """Show the jobs, and forms to start one."""
     found = await run_in_threadpool(jobs_of(bench).all)
@@ -102,7 +123,10 @@ async def jobs(
         here="/jobs",
         kind=kind,
         jobs=[_view(bench, job) for job in found],
-        audits=AUDITS,
+        audits=[name for name in AUDITS if name != SOURCES or columns_of(bench)],
+        columns=columns_of(bench),
+        patches=() if text_task(bench.index.run.task) else BYS,
+        row=row,
         indexable=[method.name for method in all_methods() if method.need not in ("texts", "nothing")],
         methods=[method.name for method in await bench.once("methods", lambda: bench.index.methods)],
         accepted=changes,
@@ -154,10 +178,19 @@ def jobs_of(bench: Workbench) -> Jobs:
     return Jobs(bench.index.run.folder / FOLDER / "jobs")
 
 
+def columns_of(bench: Workbench) -> list[str]:
+    """Return the corpus' columns that may name a source: those that no task reads."""
+    corpus = bench.index.run.corpus
+    read = set(astuple(corpus.columns))
+    return [name for name in corpus.table.column_names if name not in read]
+
+
 def _view(bench: Workbench, job: Job) -> dict[str, Any]:
-    """What the page shows of a job: of one that failed, also why."""
+    """What the page shows of a job: of one that failed, also why; of a patch, what came of it."""
     log = jobs_of(bench).log(job.number) if job.state in ("failed", "lost", "running") else ""
-    return {"job": job, "log": "\n".join(log.replace("\r", "\n").strip().splitlines()[-8:])}
+    log = "\n".join(log.replace("\r", "\n").strip().splitlines()[-8:])
+    patched = read_patch(Path(str(job.facts["out"]))) if job.kind == "patch" and job.state == "done" else ()
+    return {"job": job, "log": log, "told": patched}
 
 
 async def _cost(bench: Workbench, wanted: Any) -> Cost:
@@ -173,11 +206,18 @@ async def _cost(bench: Workbench, wanted: Any) -> Cost:
         method = get_method(wanted.method)
         if method.need != "tokens":
             return Cost(None, None, f"index what {method.name} reads; the job's log says first what it will take")
-        place, checkpoints = run.folder / "index", run.checkpoints
+        place, checkpoints = bench.index.folder, run.checkpoints
         found = await bench.worker.run(lambda: estimate_index(run, place, checkpoints=checkpoints))
         return Cost(
             found.seconds, None, f"index {plural(found.rows, 'row')} at {plural(found.checkpoints, 'checkpoint')}"
         )
+    if isinstance(wanted, Patching):
+        answers = plural(len(_to_patch(bench, wanted)), "answer")
+        return Cost(
+            None, None, f"mend {answers} by at most {Steps().steps} steps, and as many on random rows beside it"
+        )
+    if isinstance(wanted, Auditing):
+        _column(bench, wanted)
     what = f"look for {wanted.what}" if isinstance(wanted, Auditing) else "grade methods by retraining"
     return Cost(None, 60.0 * wanted.budget, f"{what}; it stops in time, with a part of the work if need be")
 
@@ -187,18 +227,22 @@ def _start(bench: Workbench, wanted: Any) -> Job:
     folder = str(run.folder)
     if isinstance(wanted, Repairing):
         return _start_repair(bench, wanted)
+    if isinstance(wanted, Patching):
+        return _start_patch(bench, wanted)
     if isinstance(wanted, Auditing):
         title, out = f"Audit: {wanted.what}", run.folder / "audit" / wanted.what
-        command = ["audit", folder, wanted.what, "--budget", f"{wanted.budget}m", "--out", str(out)]
+        command = ["audit", folder, wanted.what, "--budget", f"{wanted.budget:g}m", "--out", str(out)]
+        command += _column(bench, wanted)
     elif isinstance(wanted, Grading):
         names = [get_method(name).name for name in wanted.methods] or [bench.index.methods[0].name]
         out = run.folder / "evaluation"
         title = f"Grade {', '.join(names)}"
-        command = ["evaluate", folder, "--methods", ",".join(names), "--budget", f"{wanted.budget}m"]
+        command = ["evaluate", folder, "--methods", ",".join(names), "--budget", f"{wanted.budget:g}m"]
         command += ["--out", str(out)]
     else:
-        method, out = get_method(wanted.method), run.folder / "index"
+        method, out = get_method(wanted.method), bench.index.folder  # of one at a URL its mirror here
         title, command = f"Index for {method.name}", ["index", folder, "--method", method.name]
+        command += [] if out == run.folder / "index" else ["--out", str(out)]
     return jobs.start(jobs.prepare(), wanted.kind, title, _headwater(command), {"out": str(out)})
 
 
@@ -206,16 +250,65 @@ def _start_repair(bench: Workbench, wanted: Repairing) -> Job:
     run, jobs = bench.index.run, jobs_of(bench)
     plan, change = _checked(bench)
     place = jobs.prepare()
-    plan.write(place / "plan.jsonl")
-    out = _free(run.folder, jobs)
-    command = ["fix", str(run.folder), str(place / "plan.jsonl"), "--out", str(out), "--retrain"]
+    plan.write(place / PLAN)
+    out = _unfinished(jobs, place) or _free(run.folder, jobs)
+    command = ["fix", str(run.folder), str(place / PLAN), "--out", str(out), "--retrain"]
     command += ["--seeds", str(wanted.seeds)]
-    command += [] if wanted.budget is None else ["--budget", f"{wanted.budget}m"]
+    command += [] if wanted.budget is None else ["--budget", f"{wanted.budget:g}m"]
     if bench.queries is not run.eval_corpus:
         bench.held_out.save(place / "test.parquet")
         command += ["--test", str(place / "test.parquet")]
     title = f"Retrain and prove: {applied(change.counts)}"
     return jobs.start(place, "fix", title, _headwater(command), {"out": str(out)})
+
+
+def _unfinished(jobs: Jobs, place: Path) -> Path | None:
+    """Where the latest job with this very plan ended early: the same command goes on there with what it finished."""
+    plan = (place / PLAN).read_bytes()
+    for job in jobs.all():
+        earlier = jobs.folder / str(job.number) / PLAN
+        if job.kind == "fix" and earlier.is_file() and earlier.read_bytes() == plan:
+            return Path(str(job.facts["out"])) if job.over and job.state != "done" else None
+    return None
+
+
+def _start_patch(bench: Workbench, wanted: Patching) -> Job:
+    run, jobs = bench.index.run, jobs_of(bench)
+    rows = _to_patch(bench, wanted)
+    place, out = jobs.prepare(), _free(run.folder, jobs, "patched")
+    command = ["patch", str(run.folder), "--by", wanted.by, "--out", str(out)]
+    for row in rows:
+        command += ["--row", str(row)]
+    if bench.queries is not run.eval_corpus:
+        bench.held_out.save(place / "test.parquet")
+        command += ["--queries", str(place / "test.parquet")]
+    named = ", ".join(f"{row:,}" for row in rows[:5]) + (" and more" if len(rows) > 5 else "")
+    title = f"Patch the {'answer' if len(rows) == 1 else 'answers'} to held-out {named}"
+    return jobs.start(place, "patch", title, _headwater(command), {"out": str(out)})
+
+
+def _to_patch(bench: Workbench, wanted: Patching) -> list[int]:
+    """Return the held-out rows that are to be answered right. Raises UsageError, DataError."""
+    check_patchable(bench.index)
+    texts = bench.held_out
+    for row in wanted.rows:
+        if row >= len(texts):
+            raise DataError(f"{texts.name} has {len(texts):,} rows: there is no row {row:,} (they count from 0).")
+    return list(dict.fromkeys(wanted.rows))
+
+
+def _column(bench: Workbench, wanted: Auditing) -> list[str]:
+    """Return the option that names the column of sources. Raises UsageError."""
+    if wanted.what != SOURCES:
+        if wanted.column is not None:
+            raise UsageError("column: give one where the audit is of sources, and only there.")
+        return []
+    offered = columns_of(bench)
+    if not offered:
+        raise UsageError("the corpus has no column beside its texts and labels: which source a row is of is not known.")
+    if wanted.column not in offered:
+        raise UsageError(f"column: name the one that says which source a row is of: {', '.join(offered)}.")
+    return ["--column", str(wanted.column)]
 
 
 def _checked(bench: Workbench) -> tuple[Plan, Change]:
@@ -239,11 +332,11 @@ def _accepted(bench: Workbench) -> str:
     return applied(change.counts) if change.rows else ""
 
 
-def _free(folder: Path, jobs: Jobs) -> Path:
+def _free(folder: Path, jobs: Jobs, kind: str = "fixed") -> Path:
     """A folder beside the run that neither is there nor is promised to a job."""
     promised = {job.facts.get("out") for job in jobs.all()}
     number = 1
-    while (out := folder.with_name(f"{folder.name}-fixed-{number}")).exists() or str(out) in promised:
+    while (out := folder.with_name(f"{folder.name}-{kind}-{number}")).exists() or str(out) in promised:
         number += 1
     return out
 

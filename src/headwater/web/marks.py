@@ -16,8 +16,9 @@ from headwater.remedies.plan import Repair
 from headwater.runs import Run
 from headwater.web.errors import REFUSED
 from headwater.web.state import Bench, Typed, Workbench
+from headwater.web.waiting import PatientRoute
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 Number = Annotated[int, Path(ge=0, le=1 << 53)]
 Version = Annotated[int, Field(ge=0, le=1 << 53)]

@@ -15,11 +15,13 @@ from pydantic import BaseModel, Field
 
 from headwater.attribution.overview import Overview
 from headwater.attribution.overview_view import overview_view
+from headwater.runs import Task
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
 from headwater.web.state import Bench, Typed
+from headwater.web.waiting import PatientRoute
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 ROWS = 50  # of a page
 
@@ -64,7 +66,7 @@ class Row:
 async def predictions(request: Request, bench: Bench, shown: Annotated[Shown, Query()]) -> HTMLResponse:
     """Show the held-out texts with what the model says of them."""
     found = await bench.overview()
-    rows = choose(found, shown)
+    rows = choose(bench.index.run.task, found, shown)
     pages = max(1, -(-len(rows) // ROWS))
     here = rows[(shown.at - 1) * ROWS : shown.at * ROWS]
     return page(
@@ -72,7 +74,7 @@ async def predictions(request: Request, bench: Bench, shown: Annotated[Shown, Qu
         "predictions.html.j2",
         here="/predictions",
         shown=shown,
-        rows=[_row(found, int(row)) for row in here],
+        rows=[_row(bench.index.run.task, found, int(row)) for row in here],
         count=len(rows),
         pages=pages,
         classes=found.predictions is not None,
@@ -84,12 +86,12 @@ async def predictions(request: Request, bench: Bench, shown: Annotated[Shown, Qu
 async def list_predictions(bench: Bench, shown: Annotated[Shown, Query()]) -> Mapping[str, Any]:
     """List the held-out texts: true label, predicted label, loss in nats (of a language model a token)."""
     found = await bench.overview()
-    rows = choose(found, shown)
+    rows = choose(bench.index.run.task, found, shown)
     here = rows[(shown.at - 1) * ROWS : shown.at * ROWS]
-    return {"count": len(rows), "rows": [vars(_row(found, int(row))) for row in here]}
+    return {"count": len(rows), "rows": [vars(_row(bench.index.run.task, found, int(row))) for row in here]}
 
 
-def choose(found: Overview, shown: Shown) -> Int64[np.ndarray, " rows"]:
+def choose(task: Task, found: Overview, shown: Shown) -> Int64[np.ndarray, " rows"]:
     """Return the rows that are wanted, in the order that is wanted; equal losses in the order of the rows."""
     count = len(found.corpus)
     keep = np.ones(count, dtype=bool)
@@ -103,7 +105,9 @@ def choose(found: Overview, shown: Shown) -> Int64[np.ndarray, " rows"]:
             keep &= np.asarray([label == shown.said for label in known.predicted])
     if shown.text:
         wanted = shown.text.casefold()
-        keep &= np.asarray([any(wanted in text.casefold() for text in _texts(found, row)) for row in range(count)])
+        keep &= np.asarray(
+            [any(wanted in text.casefold() for text in _texts(task, found, row)) for row in range(count)]
+        )
     rows = np.flatnonzero(keep)
     if shown.sort == "-row":
         return rows[::-1]
@@ -113,17 +117,18 @@ def choose(found: Overview, shown: Shown) -> Int64[np.ndarray, " rows"]:
     return rows
 
 
-def _texts(found: Overview, row: int) -> tuple[str, ...]:
-    example = found.corpus[row]
+def _texts(task: Task, found: Overview, row: int) -> tuple[str, ...]:
+    """The texts of a row as its task shows them: the turns of a conversation with their roles, then the completion."""
+    example = task.shown(found.corpus[row])
     return (example.text,) if example.text_pair is None else (example.text, example.text_pair)
 
 
-def _row(found: Overview, row: int) -> Row:
+def _row(task: Task, found: Overview, row: int) -> Row:
     known = found.predictions
     label = found.corpus[row].label
     return Row(
         row=row,
-        texts=_texts(found, row),
+        texts=_texts(task, found, row),
         true=None if label is None else str(label) if known is None else known.true_labels[row],
         said=None if known is None else known.predicted[row],
         wrong=known is not None and not bool(known.correct[row]),

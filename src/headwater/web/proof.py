@@ -20,8 +20,9 @@ from headwater.remedies.proof_file import read_proof
 from headwater.web.jobs import jobs_of
 from headwater.web.look import page
 from headwater.web.state import Bench, Workbench
+from headwater.web.waiting import PatientRoute
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 Number = Annotated[int, InPath(ge=1, le=1 << 53)]
 

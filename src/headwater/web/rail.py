@@ -14,9 +14,10 @@ from headwater.attribution.query_words import query_words
 from headwater.runs import Run
 from headwater.web.errors import REFUSED
 from headwater.web.state import Bench
+from headwater.web.waiting import PatientRoute
 from headwater.web.why import Asked, chosen_method, must_ask, queries_of, scores_of
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 POINTS = 60  # of the curve
 

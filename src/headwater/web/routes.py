@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from headwater.web import corpus, jobs, marks, predictions, proof, rail, why, words, worklist
+from headwater.web import corpus, jobs, marks, predictions, proof, rail, waiting, why, words, worklist
 
 ROUTERS: tuple[APIRouter, ...] = (
     predictions.router,
@@ -16,4 +16,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     marks.router,
     jobs.router,
     proof.router,
+    waiting.router,
 )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
@@ -25,16 +24,18 @@ KEPT = 128  # answers
 
 @dataclass
 class Workbench:
-    """One server's state. `queries` are labelled texts that the training never saw; None: there are none."""
+    """One server's state. `queries` are labelled texts that the training never saw; None: there are none.
+
+    It is of the index as it was opened: when that changes on disk, `fresh` gives another, which knows none of the
+    answers of this one. A request keeps the one that it began with, so that no answer is of both.
+    """
 
     index: Index
     queries: Corpus | None
     worker: Worker = field(default_factory=Worker)
     _kept: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, repr=False)
-
-    @cached_property
-    def _survey(self) -> Overview:
-        return survey(self.index.run, self.held_out, show=False)
+    _of_model: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+    """What hangs on the model and the queries alone; it outlives the index."""
 
     @property
     def held_out(self) -> Corpus:
@@ -47,23 +48,46 @@ class Workbench:
 
     async def overview(self) -> Overview:
         """Return what the model says of the queries; computed once, by the worker. Raises BusyError, UsageError."""
-        if "_survey" in self.__dict__:
-            return self._survey
-        return await self.worker.run(lambda: self._survey)
+        if "overview" not in self._of_model:
+            run, texts = self.index.run, self.held_out
+            made = await self.worker.run(lambda: survey(run, texts, show=False), key="overview")
+            self._of_model.setdefault("overview", made)
+        return cast(Overview, self._of_model["overview"])
 
     async def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """Return what `make` gives, by the worker; what was made lately is kept, and costs the model nothing."""
+        """Return what `make` gives, by the worker; what was made lately is kept, and costs the model nothing.
+
+        Who asks for the same while it is being made waits for the same.
+        """
         if key not in self._kept:
-            made = await self.worker.run(lambda: self._kept[key] if key in self._kept else make())
-            self._kept[key] = made
+            self._kept[key] = await self.worker.run(make, key=(id(self), key))
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return cast(Made, self._kept[key])
 
+    def knows(self, key: Hashable) -> bool:
+        """Say whether `once` has what belongs to a key."""
+        return key in self._kept
 
-def _bench(request: Request) -> Workbench:
-    return cast(Workbench, request.app.state.workbench)
+    async def fresh(self) -> Workbench:
+        """Return the state of the index as it is on disk: this one, or where it was changed, a new one.
+
+        The worker opens it between two answers; loaded models stay. Raises StoreError where it cannot be opened.
+        """
+        if self.index.is_current():
+            return self
+        index = await self.worker.run(self.index.reopened, key=(id(self), "reopened"))
+        return replace(self, index=index, _kept=OrderedDict())
+
+
+async def _bench(request: Request) -> Workbench:
+    state = request.app.state
+    before: Workbench = state.workbench
+    after = await before.fresh()
+    if after is not before and state.workbench is before:  # else another request was faster
+        state.workbench = after
+    return cast(Workbench, state.workbench)
 
 
 Bench = Annotated[Workbench, Depends(_bench)]

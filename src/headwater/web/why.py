@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from headwater.attribution.attributions import Attributions
+from headwater.attribution.by_place import words_by_place
 from headwater.attribution.removing import estimate_removal
 from headwater.attribution.view import clean
 from headwater.errors import DataError
@@ -19,12 +20,13 @@ from headwater.evaluation.candidates import Candidate
 from headwater.methods import Method
 from headwater.runs import Example, text_task
 from headwater.web.errors import REFUSED
-from headwater.web.look import page
+from headwater.web.look import environment, page
 from headwater.web.marks import doomed_rows
 from headwater.web.state import Bench, Typed, Workbench
-from headwater.web.why_view import why_view
+from headwater.web.waiting import PatientRoute
+from headwater.web.why_view import BY_PLACE, before_answer, card_view, why_view
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 Text = Annotated[Typed, Field(max_length=50_000)] | None
 Row = Annotated[int, Field(ge=0, le=1 << 53)]
@@ -52,6 +54,8 @@ class Asked(BaseModel):
     that the index can answer by."""
     k: Annotated[int, Field(ge=1, le=100)] = 10
     """Rows a list."""
+    opened: Row | None = None
+    """Of a card that is opened: its training row."""
     marked: Annotated[list[Row], Field(max_length=1000)] = []
     """Of the estimate of a removal: these training rows; if not given, those that the accepted marks change."""
 
@@ -73,7 +77,7 @@ class Asked(BaseModel):
 
     def question(self) -> str:
         """Return what is asked, whatever the method and the marks."""
-        return self.model_dump_json(exclude={"method", "marked"})
+        return self.model_dump_json(exclude={"method", "marked", "opened"})
 
     def url(self, **changes: Any) -> str:
         """Return the address of the page with some settings changed; settings at their defaults are left out."""
@@ -89,6 +93,21 @@ async def why(request: Request, bench: Bench, asked: Annotated[Asked, Query()]) 
     ranks = await _ranks(bench) if asked.row is not None else []
     shown = why_view(bench.index, asked, chosen, answers, methods, ranks, _held(bench, asked))
     return page(request, "why.html.j2", here="/why", shown=shown, asked=asked)
+
+
+@router.get("/why/card", response_class=HTMLResponse, include_in_schema=False)
+async def card(bench: Bench, asked: Annotated[Asked, Query()]) -> HTMLResponse:
+    """Draw one card anew, its words by the places of its row: what the page puts in the place of the old card."""
+    must_ask(asked)
+    if asked.opened is None or BY_PLACE not in (asked.methods or [BY_PLACE]):
+        raise HTTPException(422, f"Give the row to open, and {BY_PLACE} among the methods.")
+    row, answer = asked.opened, await answer_of(bench, asked, BY_PLACE)
+    words = await bench.once(("places", asked.question(), row), lambda: _by_place(bench, asked, row))
+    number = asked.methods.index(BY_PLACE) + 1 if asked.methods else 1
+    drawn = card_view(answer, asked, row, words, number)
+    if drawn is None:
+        raise HTTPException(404, f"Row {row:,} is not among the rows of this answer.")
+    return HTMLResponse(environment().get_template("why_card.html.j2").render(**drawn))
 
 
 @router.get("/api/why", tags=["why"], responses=REFUSED)
@@ -162,7 +181,21 @@ def queries_of(bench: Workbench, asked: Asked) -> tuple[Any, Any]:
         return [asked.text if not asked.text_pair else (asked.text, asked.text_pair)], asked.label or None
     own = "said" if text_task(bench.index.run.task) is None else "label"
     label = held.label if (asked.explain or own) == "label" else None
+    asking = before_answer(held)
+    if asked.explain == "said" and asking is not None:
+        return [asking], None  # the model gives its answer anew
     return bench.held_out.take([held.row]), label
+
+
+def _by_place(bench: Workbench, asked: Asked, row: int) -> list[dict[str, Any]]:
+    queries, label = queries_of(bench, asked)
+    labels = None if label is None else [label]
+    found = words_by_place(bench.index, queries, labels, row, _spans(asked))
+    return [clean(pair.to_dict()) for pair in found]
+
+
+def _spans(asked: Asked) -> list[tuple[int, int] | None] | None:
+    return None if asked.start is None or asked.end is None else [(asked.start, asked.end)]
 
 
 def _ask(bench: Workbench, asked: Asked, method: str, *, scored: bool = False) -> Any:
@@ -171,7 +204,7 @@ def _ask(bench: Workbench, asked: Asked, method: str, *, scored: bool = False) -
     labels = None if label is None else [label]
     chosen = Candidate.parse(method)
     given: dict[str, Any] = {"method": chosen.method, **chosen.options}
-    spans = None if asked.start is None or asked.end is None else [(asked.start, asked.end)]
+    spans = _spans(asked)
     if scored:
         return bench.index.scores(queries, labels, spans=spans, show=False, **given)[0]
     return bench.index.query(queries, labels, asked.k, spans=spans, show=False, **given)

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from headwater.attribution.by_place import has_places
 from headwater.attribution.index import Index
 from headwater.attribution.view import View, view
 from headwater.methods import Method, get_method
 from headwater.runs import Example, text_task
+from headwater.runs.conversation import Conversation
 from headwater.web.look import PLACES
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 ROWS_AT = "/corpus/" if any(place.path == "/corpus" for place in PLACES) else ""  # where a training row's page is
 _MANY = 30  # labels that are still offered as links
+BY_PLACE = "tracin-we"  # the method whose rows can be taken apart by place, without options
 _VARIANTS = {
     "tracin-we": ("normalize=both", "normalize=train", "special-tokens=false", "max-words=10", "synonyms=true"),
 }
@@ -54,6 +57,10 @@ class Answered:
     spec: str
     """The method with its options, as the address names it."""
     command: str
+    elsewhere: tuple[Choice, ...]
+    """Of an answer without rows: other ways to ask."""
+    places: bool
+    """Whether its rows can be taken apart by place."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,8 @@ class Why:
     completion: str | None
     """Of a causal language model: what may be explained in part."""
     pairs: bool
+    wrong: bool
+    """Whether this is a held-out row that a classifier is wrong about."""
     replaced: bool
     """Whether the text holds U+FFFD, which stands for what no text can hold."""
 
@@ -95,7 +104,8 @@ def why_view(
     pair = query.get("text_pair")
     return Why(
         answers=tuple(
-            _answered(index, asked, answer, number, specs[number - 1]) for number, answer in enumerate(answers, 1)
+            _answered(index, asked, answer, number, specs[number - 1], methods)
+            for number, answer in enumerate(answers, 1)
         ),
         methods=tuple(methods),
         variants=_variants(methods, specs),
@@ -107,6 +117,7 @@ def why_view(
         language=language,
         completion=(text if pair is None else str(pair)) if answers and run.task.kind == "causal-lm" else None,
         pairs=pairs,
+        wrong=asked.row is not None and not language and asked.row in ranks,
         replaced="\ufffd" in text + str(pair or "") + (asked.label or ""),
     )
 
@@ -116,11 +127,50 @@ def _variants(methods: Sequence[Method], specs: Sequence[str]) -> tuple[str, ...
     return tuple(dict.fromkeys([*offered, *(spec for spec in specs if "/" in spec)]))
 
 
-def _answered(index: Index, asked: Asked, answer: Mapping[str, Any], number: int, spec: str) -> Answered:
+def card_view(
+    answer: Mapping[str, Any], asked: Asked, row: int, words: Sequence[Mapping[str, Any]], number: int
+) -> dict[str, Any] | None:
+    """Return what the template of one card needs, its words taken apart anew; None where the answer has no such row."""
+    (query,) = answer["queries"]
+    special = sum(pair["score"] for pair in words if pair["special"])
+    sides = {
+        side: [{**each, "words": words, "special": special} if each["example"] == row else each for each in query[side]]
+        for side in ("proponents", "opponents")
+    }
+    shown = replace(view({**answer, "queries": [{**query, **sides}]}, k=asked.k), rows_at=ROWS_AT)
+    drawn = replace(shown.queries[0], number=number)
+    for side, cards in (("toward", drawn.toward), ("away", drawn.away)):
+        for card in cards:
+            if card.example == row:
+                return {"card": card, "query": drawn, "side": side, "view": shown}
+    return None
+
+
+def _elsewhere(asked: Asked, spec: str, methods: Sequence[Method]) -> tuple[Choice, ...]:
+    """Return other ways to ask a question that this one found no rows for."""
+    names = [method.name for method in methods]
+    specs = ["tracin-we/synonyms=true", "tracin-we/special-tokens=true", *names]
+    fitting = [each for each in dict.fromkeys(specs) if each != spec and each.split("/")[0] in names]
+    titles = {"tracin-we/synonyms=true": "match synonyms too", "tracin-we/special-tokens=true": "count special tokens"}
+    wanted = [each for each in fitting if each != "tracin-we/special-tokens=true" or "special-tokens=false" in spec]
+    return tuple(Choice(titles.get(each, f"by {each}"), None, asked.url(method=[each]), False) for each in wanted[:5])
+
+
+def _answered(
+    index: Index, asked: Asked, answer: Mapping[str, Any], number: int, spec: str, methods: Sequence[Method]
+) -> Answered:
     shown = view(answer, k=asked.k)
     queries = tuple(replace(query, number=number) for query in shown.queries)
     shown = replace(shown, queries=queries, heading=spec, rows_at=ROWS_AT)
-    return Answered(shown, get_method(shown.method), spec, _command(index, asked, answer, spec))
+    empty = not (queries[0].toward or queries[0].away)
+    return Answered(
+        shown,
+        get_method(shown.method),
+        spec,
+        _command(index, asked, answer, spec),
+        _elsewhere(asked, spec, methods) if empty else (),
+        spec == BY_PLACE and has_places(index),
+    )
 
 
 def _command(index: Index, asked: Asked, answer: Mapping[str, Any], spec: str) -> str:
@@ -137,6 +187,12 @@ def _command(index: Index, asked: Asked, answer: Mapping[str, Any], spec: str) -
         plain = {"true": [f"--{flag}"], "false": [f"--no-{flag}"]}
         parts += plain.get(value.strip(), [f"--{flag}", value.strip()])
     return shlex.join([*parts, "--top", str(asked.k)])
+
+
+def before_answer(held: Example) -> list[dict[str, str]] | None:
+    """Return the turns before the assistant's answer, of a conversation that ends with one."""
+    turns = held.text.turns if isinstance(held.text, Conversation) else []
+    return turns[:-1] if turns and turns[-1]["role"] == "assistant" else None
 
 
 def _explains(
@@ -157,7 +213,7 @@ def _explains(
                 own == "said",
             )
         ]
-        if held.label is not None:
+        if held.label is not None or before_answer(held) is not None:
             name, value = ("the row's own completion", None) if language else ("the true label", str(held.label))
             found.append(Choice(name, value, asked.url(explain="label", start=None, end=None), own == "label"))
         return tuple(found)

@@ -14,19 +14,21 @@ from fastapi.responses import HTMLResponse
 from jaxtyping import Float64, Int64
 from pydantic import BaseModel, Field
 
-from headwater.attribution.word_tables import WordTable, moved, word_table
+from headwater.attribution.word_tables import WordTable, is_kept, word_table
 from headwater.errors import DataError
 from headwater.web.corpus import Touched, sample_of_queries
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
 from headwater.web.state import Bench, Typed, Workbench
+from headwater.web.waiting import PatientRoute
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 WORDS = 50  # of a page
 _MOST = 12  # rows, and queries, on a word's page
 
 Name = Annotated[Typed, Field(max_length=1000)]
+Rows = Annotated[list[Annotated[int, Field(ge=0, le=1 << 53)]], Field(max_length=500)]
 
 
 class Shown(BaseModel):
@@ -143,6 +145,19 @@ async def one_word(bench: Bench, word: Annotated[Name, Query()]) -> Mapping[str,
     return {**vars(known), "strongest": strongest, "queries": queries}
 
 
+@router.get("/api/hubs", tags=["words"], responses=REFUSED)
+async def hubs(bench: Bench, row: Annotated[Rows, Query()]) -> Mapping[str, Any]:
+    """In how many lists of the held-out rows these training rows stand; `lists` is None until words were summed up."""
+    if bench.index.token_store is None or bench.queries is None:
+        return {"lists": None, "rows": {}}
+    texts = sample_of_queries(bench)[1]
+    if not (bench.knows("words") or is_kept(bench.index, texts)):
+        return {"lists": None, "rows": {}}
+    table = await _table(bench)
+    known = [each for each in dict.fromkeys(row) if each < len(table.hubs)]
+    return {"lists": sum(table.queries), "rows": {each: int(table.hubs[each]) for each in known}}
+
+
 def choose(table: WordTable, shown: Shown) -> tuple[Int64[np.ndarray, " words"], int]:
     """Return the words that are wanted, in the order that is wanted, and the label's place. Raises DataError."""
     if shown.label and shown.label not in table.labels:
@@ -182,7 +197,7 @@ def _told(bench: Workbench, table: WordTable, word: int) -> Known:
     order = np.argsort(-np.abs(most), kind="stable")[:_MOST]
     labels = Counter(_label(corpus[int(row)].label) or "" for row in rows)
     chosen, texts = sample_of_queries(bench)
-    moves = moved(bench.index, table, word, len(texts))
+    moves = table.moved(word)
     touched = [at for at in np.argsort(-np.abs(moves), kind="stable")[:_MOST] if moves[at]]
     return Known(
         table.words[word],

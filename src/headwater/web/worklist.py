@@ -32,8 +32,9 @@ from headwater.web.errors import REFUSED
 from headwater.web.look import page
 from headwater.web.marks import Name, told
 from headwater.web.state import Bench, Workbench
+from headwater.web.waiting import PatientRoute
 
-router = APIRouter()
+router = APIRouter(route_class=PatientRoute)
 
 ROWS = 50  # of a page
 

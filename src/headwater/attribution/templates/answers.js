@@ -18,11 +18,11 @@ class Answer {
       for (const { start, end, marks } of part.places) this.words.set(marks[0].pushes[0].words[0], part.text.slice(start, end));
     }
     const wordAt = (number) => this.words.get(number) ?? "";
-    const settings = { top: Number(section.dataset.top), decimals, wordAt };
+    this.settings = { top: Number(section.dataset.top), decimals, wordAt };
     this.cards = [...section.querySelectorAll(".card")].map((card, index) => ({
       card,
       index,
-      passage: card.dataset.m ? new Passage(card, settings) : null,
+      passage: card.dataset.m ? new Passage(card, this.settings) : null,
     }));
     this.query?.elements.forEach((mark) => mark.classList.contains("weak") || mark.setAttribute("tabindex", "0"));
     for (const entry of this.cards) this.furnish(entry);
@@ -44,6 +44,26 @@ class Answer {
       button.addEventListener("click", () => this.toggleAll(card));
       card.querySelector(".sum").append(button);
     }
+  }
+
+  // A card that was taken apart anew stands where the old one stood, on the scale of the others.
+  swap(card, fresh) {
+    const entry = this.cards.find((each) => each.card === card);
+    const focused = card.contains(document.activeElement);
+    card.replaceWith(fresh);
+    entry.card = fresh;
+    entry.passage = new Passage(fresh, this.settings);
+    for (const part of entry.passage.parts) part.tones.clear();
+    const word = this.pinned;
+    entry.passage.draw(word === null ? new Set() : new Set([word]));
+    this.furnish(entry);
+    if (word !== null) {
+      entry.push = entry.passage.marks.reduce((sum, mark) => sum + pushThrough(mark, word), 0);
+      this.trace(null);
+      this.number();
+    }
+    if (card === current) setCurrent(fresh);
+    if (focused) fresh.focus({ preventScroll: true });
   }
 
   toggleAll(card, on = !card.classList.contains("all")) {
@@ -298,7 +318,7 @@ const listenTo = (keys) => addEventListener("keydown", (event) => {
     mark.click();
   } else if (Object.hasOwn(keys, event.key)) {
     if (event.key.startsWith("Arrow") && !event.target.closest(".card, .asked")) return;
-    keys[event.key]();
+    keys[event.key](event);
   }
 });
 

@@ -36,13 +36,52 @@ export class Failure extends Error {
   }
 }
 
-/** Ask the API. `body` is sent as JSON. Throws a Failure that may be shown as it is. */
-export async function ask(path, { method = "GET", body, signal } = {}) {
+const LOOKS = 300; // milliseconds between two looks at how far a request is
+
+/** What is being done for a request, in words: its place in the line, or the stage that the worker is at. */
+export function stageOf({ state, before, stage }) {
+  if (state === "waiting") return before ? `Waiting: ${before} ${before === 1 ? "question is" : "questions are"} before this one` : "Next in line";
+  if (!stage) return "At work";
+  const { title, done, total, unit } = stage;
+  const far = total ? ` (${done.toLocaleString("en")} of ${total.toLocaleString("en")} ${unit})` : "";
+  return title[0].toUpperCase() + title.slice(1) + far;
+}
+
+/** Tell how far a request is, until it is over. Throws a Failure where it failed, or the server is gone. */
+export async function follow(name, tell, signal) {
+  while (!signal?.aborted) {
+    const found = await ask(`/api/work/${name}`, { signal });
+    if (found.state === "done" || found.state === "unknown") return;
+    tell(found);
+    await new Promise((resolve) => setTimeout(resolve, LOOKS));
+  }
+}
+
+// Follow a request that is asked elsewhere: once it is slow, and until it is answered, whatever that says.
+function watching(tell, headers) {
+  const over = new AbortController();
+  headers["Headwater-Watch"] = `${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}`;
+  const told = (found) => over.signal.aborted || tell(found);
+  setTimeout(() => over.signal.aborted || follow(headers["Headwater-Watch"], told, over.signal).catch(() => {}), LOOKS);
+  return () => over.abort();
+}
+
+/** Ask the API. `body` is sent as JSON; `tell` hears how far it is. Throws a Failure that may be shown as it is. */
+export async function ask(path, { method = "GET", body, signal, tell } = {}) {
   const options = { method, signal, headers: { Accept: "application/json" } };
   if (body !== undefined) {
     options.body = JSON.stringify(body);
     options.headers["Content-Type"] = "application/json";
   }
+  const over = tell ? watching(tell, options.headers) : () => {};
+  try {
+    return await answered(path, options);
+  } finally {
+    over();
+  }
+}
+
+async function answered(path, options) {
   let response;
   try {
     response = await fetch(path, options);

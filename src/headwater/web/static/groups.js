@@ -12,7 +12,7 @@ addEventListener("keydown", (event) => {
 // Counts, precision and totals all come from the server: once something was decided, the page is read again.
 new Marks(Number(document.querySelector(".work").dataset.version), async () => {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-  if (!answer.ok) return;
+  if (answer.status !== 200) return; // 202: it is still being made
   const found = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of [".plan", "table.groups tbody", ".bands"]) {
     const fresh = [...found.querySelectorAll(part)];

@@ -14,8 +14,9 @@ function wanted() {
   const body = { kind: form.dataset.kind };
   for (const [name, value] of new FormData(form)) {
     if (value === "") continue;
-    body[name] = name === "seeds" || name === "budget" ? Number(value) : name === "methods" ? [value] : value;
+    body[name] = name === "seeds" || name === "budget" ? Number(value) : name === "methods" ? [value] : name === "rows" ? [Number(value)] : value;
   }
+  if (body.what !== "sources") delete body.column;
   return body;
 }
 
@@ -41,7 +42,12 @@ form.querySelector(".ask-cost")?.addEventListener("click", async () => {
   start.hidden = false;
   start.focus();
 });
+const what = form.elements.what;
+const column = form.querySelector(".of-sources");
+const askColumn = () => column && (column.hidden = what.value !== "sources");
+askColumn();
 form.addEventListener("input", () => {
+  askColumn();
   if (start) start.hidden = true;
   if (cost) cost.textContent = "";
 });
@@ -67,7 +73,7 @@ document.addEventListener("click", async (event) => {
 // The server draws the list; it is read again while something moves. What is focused or unfolded stays so.
 async function look() {
   const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
-  if (!answer?.ok) return;
+  if (answer?.status !== 200) return; // 202: it is still being made
   const found = new DOMParser().parseFromString(await answer.text(), "text/html");
   const list = document.querySelector(".list");
   for (const fresh of found.querySelectorAll(".job")) {

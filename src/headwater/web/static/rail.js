@@ -1,7 +1,8 @@
 // Beside an answer, once it stands: its words over all rows, score against rank, checkpoints, and how far to trust it.
-import { ask, make } from "./frame.js";
+import { ask, make, stageOf } from "./frame.js";
 
 const place = document.querySelector(".all-rows");
+const working = place.querySelector(".working");
 const size = (value) => (value !== 0 && value < 1e-3 ? value.toExponential(2) : value.toPrecision(3));
 const number = (value) => (value < 0 ? "−" : "+") + size(Math.abs(value));
 const svg = (tag, attributes) => {
@@ -45,14 +46,16 @@ function trust(found) {
   return make("div", { class: "panel" }, make("h3", {}, "How far to trust this"), grades.length ? make("ul", {}, ...grades) : none, make("h3", {}, "Checkpoints"), make("ul", {}, ...checkpoints));
 }
 
+place.hidden = false;
 try {
   const asked = new URLSearchParams(location.search);
   const method = asked.get("method");
   for (const name of ["method", "marked"]) asked.delete(name);
   if (method) asked.set("method", method);
-  const found = await ask(`/api/why/rail?${asked}`);
+  const tell = (found) => (working.textContent = `${stageOf(found)} · ${found.seconds.toFixed(0)} s`);
+  const found = await ask(`/api/why/rail?${asked}`, { tell });
   place.append(make("div", { class: "rail" }, ...(found.words.length ? [words(found)] : []), ranks(found), trust(found)));
 } catch (problem) {
   place.append(make("p", { class: "failure" }, problem.message));
 }
-place.hidden = false;
+working.remove();

@@ -1,5 +1,5 @@
 // The Why? page: asks without losing the old answer; marks rows; a word pinned in one answer is pinned in the other.
-import { announce, ask, make } from "./frame.js";
+import { announce, ask, make, stageOf } from "./frame.js";
 import { Marks, tell as tellMark } from "./marks.js";
 
 const main = document.querySelector("main");
@@ -8,21 +8,28 @@ const working = document.querySelector(".working");
 const marks = document.querySelector(".tray") && new Marks(0, () => {});
 
 // Ask the API first: its answer is kept, so that the page comes at once; and a failure leaves the old answer standing.
-async function go(asked) {
-  for (const [name, value] of [...asked]) if (value === "") asked.delete(name, value);
-  const methods = asked.getAll("method");
+let asked = null; // the question in flight; a newer one calls it off
+async function go(question) {
+  for (const [name, value] of [...question]) if (value === "") question.delete(name, value);
+  const methods = question.getAll("method");
+  asked?.abort();
+  const mine = (asked = new AbortController());
+  const since = performance.now();
   failure.hidden = true;
   main.setAttribute("aria-busy", "true");
   try {
-    for (const method of methods.length ? methods : [null]) {
-      const one = new URLSearchParams(asked);
+    for (const [at, method] of (methods.length ? methods : [null]).entries()) {
+      const one = new URLSearchParams(question);
       one.delete("method");
       if (method) one.set("method", method);
-      tell(`Explaining${method ? ` by ${method}` : ""}…`);
-      await ask(`/api/why?${one}`);
+      const name = `${methods.length > 1 ? `${at + 1} of ${methods.length}: ` : ""}${method ?? "Explaining"}`;
+      const show = (found) => tell(`${name}: ${stageOf(found)}`, (performance.now() - since) / 1000);
+      tell(`${name}…`);
+      await ask(`/api/why?${one}`, { signal: mine.signal, tell: show });
     }
-    location.assign(`/why?${asked}`);
+    location.assign(`/why?${question}`);
   } catch (problem) {
+    if (problem.name === "AbortError" && asked !== mine) return;
     failure.textContent = problem.message;
     failure.hidden = false;
     tell("");
@@ -30,10 +37,11 @@ async function go(asked) {
   }
 }
 
-function tell(text) {
-  announce(text);
-  if (!working) return;
-  working.textContent = text;
+// What is being done; screen readers hear of a new stage, not of every second.
+function tell(text, seconds = 0) {
+  if (working.dataset.stage !== text) announce(text);
+  working.dataset.stage = text;
+  working.textContent = seconds ? `${text} · ${seconds.toFixed(0)} s` : text;
   working.hidden = !text;
 }
 
@@ -83,11 +91,117 @@ const LINKS = 12; // rows named in the tray
 const suggested = new Map(); // row -> what an audit suggests
 let asking = null;
 
+const byPlace = (document.querySelector(".answers")?.dataset.places ?? "").split(" ");
+const labels = tray ? JSON.parse(tray.dataset.labels) : [];
+
 function furnish(card) {
   const button = make("button", { type: "button", class: "mark", "aria-pressed": "false" }, "mark");
   button.title = "Mark this row for deletion, and see what that would take from the push";
   button.addEventListener("click", () => toggle(card));
-  card.querySelector(".sum").append(button);
+  const sum = card.querySelector(".sum");
+  sum.append(button);
+  if (!repeats(card) || !byPlace.includes(card.closest(".query").id)) return;
+  const apart = make("button", { type: "button", class: "apart" }, "by place");
+  apart.title = "A word that stands in several places shares one score: pass the row through the model again, and tell the places apart";
+  apart.addEventListener("click", () => open(card));
+  button.before(apart);
+}
+
+const repeats = (card) => [...card.querySelectorAll(".t u")].some((mark) => mark.dataset.n?.startsWith("×"));
+
+// Open a card: its words by place. The old card stays until the new one is there, and if it does not come.
+async function open(card) {
+  const button = card.querySelector(".apart");
+  if (!button || button.disabled) return;
+  button.disabled = true;
+  failure.hidden = true;
+  const asked = new URLSearchParams(location.search);
+  asked.delete("marked");
+  asked.set("opened", rowOf(card));
+  try {
+    const told = await ask(`/why/card?${asked}`, { tell: (found) => (button.textContent = stageOf(found)) });
+    const fresh = new DOMParser().parseFromString(told, "text/html").querySelector(".card");
+    const lit = card.classList.contains("all");
+    const answer = answerOf(card.closest(".query"));
+    answer.swap(card, fresh);
+    furnish(fresh);
+    if (bar.parentNode === card) fresh.append(bar);
+    if (lit) answer.toggleAll(fresh, true);
+    show();
+    badge([fresh]);
+    announce(`Row ${rowOf(fresh)}: by place.`);
+  } catch (problem) {
+    failure.textContent = problem.message;
+    failure.hidden = false;
+    button.disabled = false;
+    button.textContent = "by place";
+  }
+}
+
+// The ways to decide on the current row, by mouse or finger: one bar, which goes where the current card is.
+const bar = make("p", { class: "decide", role: "group", "aria-label": "Decide on this row" });
+function furnishBar() {
+  const add = (text, key, act) => {
+    const button = make("button", { type: "button", "aria-keyshortcuts": key }, make("kbd", {}, key), " ", text);
+    button.addEventListener("click", () => current && act(current));
+    bar.append(button, " ");
+  };
+  add("delete", "x", toggle);
+  labels.slice(0, 9).forEach((label, at) => add(make("bdi", {}, label), String(at + 1), (card) => relabel(card, label)));
+  add("keep", "q", (card) => decide(rowOf(card), "keep"));
+  document.addEventListener("focusin", (event) => {
+    const card = event.target.closest(".card");
+    if (card && bar.parentNode !== card) card.append(bar);
+  });
+}
+
+// How often the rows stand in lists of held-out rows, where that is known by now.
+const hubs = new Map();
+let lists = null;
+function badge(cards) {
+  for (const card of cards) {
+    const count = hubs.get(rowOf(card));
+    if (!lists || !count || card.querySelector(".hub")) continue;
+    const told = make("span", { class: "hub" }, `in ${count.toLocaleString("en")} of ${lists.toLocaleString("en")} lists`);
+    told.title = `Of ${lists} held-out rows, this row is among the ten strongest either way for ${count}`;
+    card.querySelector("header .row").after(" ", told);
+  }
+}
+async function findHubs() {
+  const rows = [...new Set([...document.querySelectorAll(".card")].map(rowOf))];
+  const found = await ask(`/api/hubs?${new URLSearchParams(rows.map((row) => ["row", row]))}`);
+  lists = found.lists;
+  for (const [row, count] of Object.entries(found.rows)) hubs.set(Number(row), count);
+  badge(document.querySelectorAll(".card"));
+}
+
+// The text is edited where it stands; without scripts the form waits folded above.
+function editInPlace() {
+  const details = document.querySelector("details.rewrite");
+  const form = details?.querySelector("form");
+  const asked = document.querySelector("#q1 .asked");
+  if (!form || !asked) return () => {};
+  const edit = make("button", { type: "button", class: "edit-text", "aria-keyshortcuts": "e" }, "Edit");
+  const cancel = make("button", { type: "button" }, "Cancel");
+  const turn = (on) => {
+    form.hidden = !on;
+    asked.hidden = edit.hidden = on;
+    (on ? form.querySelector("textarea") : edit).focus();
+  };
+  edit.addEventListener("click", () => turn(true));
+  cancel.addEventListener("click", () => turn(false));
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") turn(false);
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+  });
+  form.querySelector("button.main").after(" ", cancel);
+  form.classList.remove("panel");
+  asked.after(form);
+  document.querySelector("#q1 .facts").after(edit);
+  form.hidden = !details.open;
+  asked.hidden = edit.hidden = details.open;
+  details.hidden = true;
+  return () => turn(true);
 }
 
 async function decide(row, action, rest = {}) {
@@ -174,6 +288,8 @@ async function suggest() {
 
 if (tray) {
   document.querySelectorAll(".card").forEach(furnish);
+  furnishBar();
+  const edit = editInPlace();
   marks.changed = show;
   const undo = async () => {
     try {
@@ -186,15 +302,21 @@ if (tray) {
   };
   tray.querySelector(".undo").addEventListener("click", undo);
   marks.look();
-  if (document.querySelector(".card")) suggest().catch(() => {}); // without them the page still explains
+  if (document.querySelector(".card")) Promise.allSettled([suggest(), findHubs()]); // without them the page still explains
 
-  const labels = JSON.parse(tray.dataset.labels);
   const numbered = Object.fromEntries(labels.slice(0, 9).map((label, at) => [at + 1, () => current && relabel(current, label)]));
   const follow = (selector) => document.querySelector(selector)?.click();
   listenTo({
     ...moves,
     ...numbered,
-    l: lightAll,
+    l: () => {
+      lightAll();
+      if (current) open(current);
+    },
+    e: (event) => {
+      event.preventDefault(); // else the field that is opened reads the key
+      edit();
+    },
     x: () => current && toggle(current),
     a: () => current && accept(current),
     q: () => current && decide(rowOf(current), "keep"),

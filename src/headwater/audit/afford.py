@@ -1,0 +1,155 @@
+"""What fits into the time of an audit: small parts of the work are timed, and multiplied.
+
+Cheap detectors come first. Where the model cannot read all rows in its part of the time, word counts judge all of them,
+and the model reads those that they believe least; where not even that fits, a part of the rows is drawn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from headwater.attribution.index import Index
+from headwater.attribution.seen import look
+from headwater.audit.encoder import seconds_of
+from headwater.audit.evidence import HeldOut
+from headwater.audit.folds import FOLDS, WAYS, OutOfSample, Way, out_of_sample
+from headwater.errors import UsageError
+from headwater.remedies.cost import retraining_seconds
+from headwater.runs.run import Run
+
+Left = Callable[[], float]
+"""How many seconds there are left."""
+
+Rows = Int64[np.ndarray, " rows"]
+
+SAFETY = 1.3  # what was timed once may take longer
+_READING = 0.25  # of the time: the model's first pass over the rows
+_FOLDS = 0.7  # of the time that is then left: folds by the recipe
+_HALF = 0.5  # of the time that is then left: any other step
+_TIMED = 256  # rows that are read to time a pass
+_COUNTED = 4096  # rows that are counted to time word counts
+_QUERIES = 4  # clean rows that are asked to time an answer
+_SURELY = 10  # times as much time as needed, by a rough estimate: no closer look is worth while
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows that the model reads, ascending, and the seconds that it takes a row (0 where time is no matter).
+
+    `counted` is what word counts say of *all* rows, where `rows` are those that they believe least.
+    """
+
+    rows: Rows
+    reading: float = 0.0
+    counted: OutOfSample | None = None
+    notes: tuple[str, ...] = ()
+
+
+def drawn(count: int, most: int, seed: int) -> Rows:
+    """At most so many of `count` rows, ascending; the seed draws."""
+    if most >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
+
+
+def part_of(
+    run: Run,
+    ask: Callable[[Rows, Way], OutOfSample],
+    left: Left | None,
+    *,
+    reading: float | None = None,
+    seed: int = 0,
+) -> Part:
+    """The rows that can be read in time. `ask` lets a kind of models judge rows; `reading` are seconds a row, timed if
+    not known. Raises UsageError where hardly any row can be read."""
+    count = len(run.corpus)
+    everything = np.arange(count)
+    if left is None:
+        return Part(everything)
+    reading = _reading_seconds(run, seed) if reading is None else reading
+    most = int(left() * _READING / max(reading, 1e-9))
+    if most >= count:
+        return Part(everything, reading)
+    if most < 2 * FOLDS:
+        raise UsageError(f"the time is too short: reading one row takes {reading:.2f} s. Give more --budget.")
+    if SAFETY * _counting_seconds(run, seed) > _HALF * left():
+        note = f"The time did not suffice for all rows: {most:,} of {count:,}, drawn at random, were audited."
+        return Part(drawn(count, most, seed), reading, notes=(note,))
+    counted = ask(everything, "words")
+    belief = counted.rows[everything, np.asarray(run.targets)]
+    note = (
+        f"The time did not suffice for the model to read all rows: word counts judged all {count:,}, and the {most:,} "
+        "that they believe least were looked at closely."
+    )
+    return Part(np.sort(np.argsort(belief, kind="stable")[:most]), reading, counted, (note,))
+
+
+def ways_of(run: Run, part: Part, left: Left | None) -> tuple[list[Way], list[str]]:
+    """The kinds of models that can be asked in time, the one that matters most first; and what to say about it."""
+    ways: list[Way] = []
+    notes, needed = [], 0.0
+    if run.recipe is not None:
+        fits, needed = (True, 0.0) if left is None else _folds_fit(run, len(part.rows), part.reading, _FOLDS * left())
+        ways += ["recipe"] if fits else []
+    some = drawn(len(part.rows), _TIMED, 0)
+    reading = seconds_of([str(run.corpus[int(row)].text) for row in part.rows[some]])
+    spare = None if left is None else left() - (needed if ways else 0.0)
+    if reading is not None and (spare is None or SAFETY * reading / len(some) * len(part.rows) <= _HALF * spare):
+        ways.append("minilm")
+    ways.append("words")
+    if run.recipe is None:
+        notes.append(f"The run cannot be trained again ({run.no_recipe or 'no recipe'}): {WAYS[ways[0]]} stand in.")
+    elif "recipe" not in ways:
+        notes.append(
+            f"Five folds by the recipe would take about {needed:,.0f} s, beyond the time: {WAYS[ways[0]]} stand in. "
+            "Give more --budget for the recipe."
+        )
+    return ways, notes
+
+
+def queries_that_fit(index: Index, clean: HeldOut, most: int, left: Left | None, seed: int = 0) -> int:
+    """How many clean rows, at most so many, can be asked about all training rows in time."""
+    most = min(most, len(clean.corpus))
+    if left is None or most <= _QUERIES:
+        return most
+    few = clean.take(drawn(len(clean.corpus), _QUERIES, seed).tolist())
+    started = time.monotonic()
+    index.scores(few.corpus, few.labels, normalize="train", show=False)
+    each = SAFETY * (time.monotonic() - started) / _QUERIES
+    return min(most, int(_HALF * left() / max(each, 1e-9)))
+
+
+def _reading_seconds(run: Run, seed: int) -> float:
+    """Seconds that the run's last checkpoint takes to read one row."""
+    rows = drawn(len(run.corpus), _TIMED, seed).tolist()
+    started = time.monotonic()
+    look(run, rows, show=False)
+    return (time.monotonic() - started) / len(rows)
+
+
+def _counting_seconds(run: Run, seed: int) -> float:
+    """Seconds that five folds of word counts take over all rows."""
+    rows = drawn(len(run.corpus), _COUNTED, seed).tolist()
+    started = time.monotonic()
+    out_of_sample(run, rows, None, "words", show=False)
+    return (time.monotonic() - started) / len(rows) * len(run.corpus)
+
+
+def _folds_fit(run: Run, rows: int, reading: float, left: float) -> tuple[bool, float]:
+    """Whether five folds by the recipe fit into so many seconds, and how many they would take.
+
+    `reading`: seconds a row. A step of training costs three times as much at least; where that may fit, real steps say
+    what it is.
+    """
+    asked = SAFETY * reading * rows  # of each fold's model, about its own rows
+    epochs = float(run.need_recipe().arguments.get("num_train_epochs", 3.0))
+    needed = asked + SAFETY * reading * rows * 3 * epochs * (FOLDS - 1)
+    if needed > left or _SURELY * needed < left:
+        return needed <= left, needed
+    needed = asked + SAFETY * (FOLDS - 1) * retraining_seconds(run)
+    return needed <= left, needed
