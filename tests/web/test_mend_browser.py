@@ -42,7 +42,7 @@ def test_a_completion_is_mended_marked_retrained_and_proved(visit: Callable[...,
         marks_of(run).write(mended, 0)
 
     page = visit(f"/corpus/{LAST}")
-    page.keyboard.press("e")
+    page.keyboard.press("m")
     field = page.get_by_label("completion")
     expect(field).to_be_focused()
     assert field.input_value() == was
@@ -57,14 +57,14 @@ def test_a_completion_is_mended_marked_retrained_and_proved(visit: Callable[...,
     expect(page.locator(".changed ins")).to_have_text(other(was))
     page.reload()
     expect(page.locator(".changed ins")).to_have_text(other(was))
-    page.keyboard.press("e")
+    page.keyboard.press("m")
     assert field.input_value() == other(was)
 
     again = visit(f"/corpus/{LAST}")  # another tab, and then a write that had not seen it
     again.get_by_role("button", name="Delete").click()
     expect(again.locator(".marking .state")).to_have_text("marked: delete")
     again.get_by_role("button", name="Undo").click()
-    again.keyboard.press("e")
+    again.keyboard.press("m")
     again.get_by_label("completion").fill(other(was))
     again.get_by_role("button", name="Save as a mark").click()
     expect(again.locator(".changed ins")).to_have_text(other(was))

@@ -115,7 +115,7 @@ const keys = {
   a: () => decide("accept"),
   q: () => decide("keep"),
   x: () => decide("delete"),
-  e: () => current?.querySelector("a.mend")?.click(),
+  m: () => current?.querySelector("a.mend")?.click(),
   A: acceptRest,
   u: async () => {
     try {

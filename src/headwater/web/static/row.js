@@ -84,7 +84,7 @@ function open() {
 for (const button of marking.querySelectorAll("[data-act]")) button.addEventListener("click", () => decide(button.dataset.act, { label: button.dataset.to }));
 addEventListener("keydown", (event) => {
   if (isTyping(event) || document.querySelector("dialog[open]")) return;
-  if (event.key === "e" && mend) {
+  if (event.key === "m" && mend) {
     event.preventDefault();
     return open();
   }

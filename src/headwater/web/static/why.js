@@ -322,7 +322,7 @@ if (tray) {
     q: () => current && decide(rowOf(current), "keep"),
     u: undo,
     o: () => current?.querySelector(".row a")?.click(),
-    e: () => {
+    m: () => {
       const link = current?.querySelector(".row a");
       if (link) location.assign(`${link.href}#mend`);
     },
