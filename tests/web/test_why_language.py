@@ -68,6 +68,9 @@ def test_turns_of_a_conversation_keep_their_roles_and_white_space(
     assert "what it says" in links and "aria-current=true>the row&#39;s own completion" in links
     page = unescape(re.sub(r"<[^>]*>", "", client.get("/why?row=0").text))
     assert "system: be kind\nuser: the heron" in page and code in page
+    for row in client.get("/api/corpus").json()["rows"]:
+        assert row["texts"] == ["system: be kind\nuser: the heron", f"{code} {'bread' if row['row'] == 0 else 'rain'}"]
+    assert client.get("/api/corpus/1").json()["row"]["texts"][1] == f"{code} rain"
 
 
 def test_a_row_explains_its_own_completion_unless_the_model_s_is_asked_for(talking: TestClient, spoken: Path) -> None:

@@ -11,7 +11,7 @@ from headwater.runs.recipe import Recipe
 from headwater.runs.recorder import Recorder
 from headwater.runs.run import Run
 from headwater.runs.seq2seq import Seq2Seq
-from headwater.runs.task import Encoding, Reply, Task, TextTask, corpus_targets, text_task
+from headwater.runs.task import Encoding, Reply, Task, TextTask, corpus_targets, shown_texts, text_task
 
 __all__ = [
     "CausalLM",
@@ -32,6 +32,7 @@ __all__ = [
     "Task",
     "TextTask",
     "corpus_targets",
+    "shown_texts",
     "task_from_json",
     "text_task",
 ]

@@ -112,6 +112,12 @@ class Task(Protocol):
         """What `task_from_json` takes."""
 
 
+def shown_texts(task: Task, example: Example) -> tuple[str, ...]:
+    """One or two texts, as a reader sees them: turns of a conversation with their roles, then the completion."""
+    shown = task.shown(example)
+    return (shown.text,) if shown.text_pair is None else (shown.text, shown.text_pair)
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What a model says to a prompt: the example with that as its label, and the very tokens of it."""

@@ -14,10 +14,11 @@ from jaxtyping import Float32, Int64
 from pydantic import BaseModel, Field
 
 from headwater.attribution.corpus_table import CorpusTable, corpus_table
+from headwater.attribution.index import Index
 from headwater.attribution.named_rows import words_between
 from headwater.errors import DataError
 from headwater.remedies.decisions import mendable
-from headwater.runs import Corpus
+from headwater.runs import Corpus, shown_texts
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
 from headwater.web.state import Bench, Typed, Workbench
@@ -95,14 +96,14 @@ class Known:
 async def corpus(request: Request, bench: Bench, shown: Annotated[Shown, Query()]) -> HTMLResponse:
     """Show the training rows."""
     table = await _table(bench)
-    rows = choose(bench.index.corpus, table, shown)
+    rows = choose(bench.index, table, shown)
     here = rows[(shown.at - 1) * ROWS : shown.at * ROWS]
     return page(
         request,
         "corpus.html.j2",
         here="/corpus",
         shown=shown,
-        rows=[_row(bench.index.corpus, table, int(row)) for row in here],
+        rows=[_row(bench.index, table, int(row)) for row in here],
         count=len(rows),
         pages=max(1, -(-len(rows) // ROWS)),
         labels=_labels(bench),
@@ -115,9 +116,9 @@ async def corpus(request: Request, bench: Bench, shown: Annotated[Shown, Query()
 async def list_corpus(bench: Bench, shown: Annotated[Shown, Query()]) -> Mapping[str, Any]:
     """List the training rows: self-influence, share of the ten nearest rows with the same label, hub count."""
     table = await _table(bench)
-    rows = choose(bench.index.corpus, table, shown)
+    rows = choose(bench.index, table, shown)
     here = rows[(shown.at - 1) * ROWS : shown.at * ROWS]
-    found = [vars(_row(bench.index.corpus, table, int(row))) for row in here]
+    found = [vars(_row(bench.index, table, int(row))) for row in here]
     return {"count": len(rows), "rows": found, "notes": list(table.notes)}
 
 
@@ -125,13 +126,11 @@ async def list_corpus(bench: Bench, shown: Annotated[Shown, Query()]) -> Mapping
 async def corpus_row(request: Request, bench: Bench, row: Number) -> HTMLResponse:
     """Show one training row: whom it helps and hurts, its words, its neighbours."""
     known, run = await _known(bench, row), bench.index.run
-    shown = run.task.shown(bench.index.corpus[row])
     return page(
         request,
         "row.html.j2",
         here="/corpus",
         known=known,
-        texts=[shown.text] if shown.text_pair is None else [shown.text, shown.text_pair],
         rows=len(bench.index),
         labels=_labels(bench),
         mendable=mendable(run, row) if row < len(run.corpus) else (),
@@ -152,13 +151,14 @@ async def one_row(bench: Bench, row: Number) -> Mapping[str, Any]:
     }
 
 
-def choose(rows: Corpus, table: CorpusTable, shown: Shown) -> Int64[np.ndarray, " rows"]:
+def choose(index: Index, table: CorpusTable, shown: Shown) -> Int64[np.ndarray, " rows"]:
     """Return the rows that are wanted, in the order that is wanted; equals, and what is not known, by row."""
+    rows = index.corpus
     keep = np.ones(len(rows), dtype=bool)
     if shown.label or shown.text:
         wanted = shown.text.casefold()
         for number, example in enumerate(rows):
-            held = any(wanted in text.casefold() for text in _texts(rows, number)) if wanted else True
+            held = any(wanted in text.casefold() for text in shown_texts(index.run.task, example)) if wanted else True
             keep[number] = held and (not shown.label or str(example.label) == shown.label)
     found = np.flatnonzero(keep)
     name = shown.sort.removeprefix("-")
@@ -184,7 +184,7 @@ async def _known(bench: Workbench, row: int) -> Known:
     near: tuple[tuple[Row, float], ...] = ()
     if table.near is not None and table.cosines is not None:
         near = tuple(
-            (_row(rows, table, int(other)), float(cosine))
+            (_row(bench.index, table, int(other)), float(cosine))
             for other, cosine in zip(table.near[row], table.cosines[row], strict=True)
         )
     helps: tuple[Touched, ...] = ()
@@ -200,7 +200,7 @@ async def _known(bench: Workbench, row: int) -> Known:
         hurts = tuple(_touched(bench, int(each), column) for each in order[::-1][:_MOST] if column[each] < 0)
         most = int(np.argmax(np.abs(column)))
         words = await bench.once(("words", row), lambda: _words(bench, row, sample_of_queries(bench)[0][most]))
-    return Known(_row(rows, table, row), place, near, helps, hurts, words, asked)
+    return Known(_row(bench.index, table, row), place, near, helps, hurts, words, asked)
 
 
 def sample_of_queries(bench: Workbench) -> tuple[list[int], Corpus]:
@@ -231,20 +231,16 @@ def _words(bench: Workbench, row: int, query: int) -> tuple[tuple[str, str, floa
 
 def _touched(bench: Workbench, place: int, column: Float32[np.ndarray, " queries"]) -> Touched:
     row = sample_of_queries(bench)[0][place]
-    example = bench.held_out[row]
+    example = bench.index.run.task.shown(bench.held_out[row])
     return Touched(row, example.text, None if example.label is None else str(example.label), float(column[place]))
 
 
-def _texts(rows: Corpus, row: int) -> tuple[str, ...]:
-    example = rows[row]
-    return (example.text,) if example.text_pair is None else (example.text, example.text_pair)
-
-
-def _row(rows: Corpus, table: CorpusTable, row: int) -> Row:
-    label = rows[row].label
+def _row(index: Index, table: CorpusTable, row: int) -> Row:
+    example = index.corpus[row]
+    label = example.label
     return Row(
         row,
-        _texts(rows, row),
+        shown_texts(index.run.task, example),
         None if label is None else str(label),
         None if table.self_influence is None else float(table.self_influence[row]),
         None if table.same is None else float(table.same[row]),

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from headwater.attribution.overview import Overview
 from headwater.attribution.overview_view import overview_view
-from headwater.runs import Task
+from headwater.runs import Task, shown_texts
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
 from headwater.web.state import Bench, Typed
@@ -106,7 +106,7 @@ def choose(task: Task, found: Overview, shown: Shown) -> Int64[np.ndarray, " row
     if shown.text:
         wanted = shown.text.casefold()
         keep &= np.asarray(
-            [any(wanted in text.casefold() for text in _texts(task, found, row)) for row in range(count)]
+            [any(wanted in text.casefold() for text in shown_texts(task, found.corpus[row])) for row in range(count)]
         )
     rows = np.flatnonzero(keep)
     if shown.sort == "-row":
@@ -117,18 +117,12 @@ def choose(task: Task, found: Overview, shown: Shown) -> Int64[np.ndarray, " row
     return rows
 
 
-def _texts(task: Task, found: Overview, row: int) -> tuple[str, ...]:
-    """The texts of a row as its task shows them: the turns of a conversation with their roles, then the completion."""
-    example = task.shown(found.corpus[row])
-    return (example.text,) if example.text_pair is None else (example.text, example.text_pair)
-
-
 def _row(task: Task, found: Overview, row: int) -> Row:
     known = found.predictions
     label = found.corpus[row].label
     return Row(
         row=row,
-        texts=_texts(task, found, row),
+        texts=shown_texts(task, found.corpus[row]),
         true=None if label is None else str(label) if known is None else known.true_labels[row],
         said=None if known is None else known.predicted[row],
         wrong=known is not None and not bool(known.correct[row]),
