@@ -19,6 +19,7 @@ from headwater.audit.encoder import seconds_of
 from headwater.audit.evidence import HeldOut
 from headwater.audit.folds import FOLDS, WAYS, OutOfSample, Way, out_of_sample
 from headwater.errors import UsageError
+from headwater.models.load import MINILM_WHEEL
 from headwater.remedies.cost import retraining_seconds
 from headwater.runs.run import Run
 
@@ -101,6 +102,8 @@ def ways_of(run: Run, part: Part, left: Left | None) -> tuple[list[Way], list[st
     spare = None if left is None else left() - (needed if ways else 0.0)
     if reading is not None and (spare is None or SAFETY * reading / len(some) * len(part.rows) <= _HALF * spare):
         ways.append("minilm")
+    if reading is None:
+        notes.append(f"A frozen MiniLM would be asked as well: {MINILM_WHEEL}")
     ways.append("words")
     if run.recipe is None:
         notes.append(f"The run cannot be trained again ({run.no_recipe or 'no recipe'}): {WAYS[ways[0]]} stand in.")

