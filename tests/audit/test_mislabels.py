@@ -12,13 +12,13 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 import builders
 import headwater as hw
-from audit.conftest import Made, corpus_of, make_run, settings
+from audit.conftest import Made, corpus_of, flip, make_run, settings
 from cli.conftest import headwater
 from headwater.audit.afford import part_of
 from headwater.audit.detectors import COMBINED, combined, neighbours_disagree, of_opponents
 from headwater.audit.encoder import embeddings
 from headwater.audit.excess import contradiction, excess, if_wrong
-from headwater.audit.folds import FOLDS, fold_of, out_of_sample, together
+from headwater.audit.folds import FOLDS, first_alike, fold_of, out_of_sample, together
 from headwater.audit.measured import Measured, measure, split_held_out
 from headwater.audit.mislabels import audit_mislabels
 from headwater.errors import UsageError
@@ -156,6 +156,16 @@ def test_folds_hold_every_class_evenly_and_follow_the_seed() -> None:
         counts = np.bincount(folds[np.asarray(targets) == label], minlength=FOLDS)
         assert counts.max() - counts.min() <= 1
     assert (fold_of(targets, 1) == folds).all() and (fold_of(targets, 2) != folds).any()
+
+
+def test_a_model_that_judges_a_row_has_not_seen_its_twin_either(noisy: Made) -> None:
+    """Rows 60 to 119 repeat rows 0 to 59, in capitals, with the other label: what a model says of both is the same."""
+    rows = [{"text": str(row.text), "label": str(row.label)} for row in noisy.run.corpus.take(range(60))]
+    twins = [{"text": f" {row['text'].upper()}", "label": flip(row["label"])} for row in rows]
+    run = replace(noisy.run, corpus=corpus_of(rows + twins))
+    found = out_of_sample(run, range(120), None, "words", show=False)
+    np.testing.assert_allclose(found.rows[:60], found.rows[60:])
+    assert first_alike([row["text"] for row in rows + twins]).tolist() == [*range(60), *range(60)]
 
 
 def test_finished_folds_are_kept(noisy: Made, tmp_path: Path) -> None:

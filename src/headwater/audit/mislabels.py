@@ -227,7 +227,8 @@ def _how_many(found: Measured) -> str:
         few, many = found.rule.low, found.rule.high
         return (
             f"The training rows follow a rule that the held-out rows contradict: about {found.rule.count:,} of {rows} "
-            f"(95%: {few:,} to {many:,})."
+            f"(95%: {few:,} to {many:,}). Or they are easier than the held-out ones, as texts are that stand there "
+            "more than once: headwater audit RUN duplicates tells."
         )
     if not found.excess.count:
         hidden = f"; at most {found.excess.high:,} may hide among them (95%)" if found.excess.high else ""
