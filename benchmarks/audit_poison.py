@@ -3,9 +3,9 @@
     python benchmarks/audit_poison.py --rates 0,1,3 --rows 3000
 
 A rare word is put before that share of rows, all called positive. Told are the attack's success, the place of the
-trigger among all words by the scan alone, and precision, recall and F1 of the rows that the audit lists; beside them,
-at as many rows as were planted: lowest mean influence on clean rows, an isolation forest and a one-class SVM on the
-representations (scikit-learn).
+trigger among all words by the scan alone, and precision, recall and F1 of the rows that the audit lists, and of those
+that each rule over transformed texts flags (`--rules`, layer gradients); beside them, at as many rows as were planted:
+lowest mean influence on clean rows, an isolation forest and a one-class SVM on the representations (scikit-learn).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from headwater.attribution.seen import look  # noqa: E402
 from headwater.audit.measured import split_held_out  # noqa: E402
 from headwater.audit.poison.attack import attacks  # noqa: E402
 from headwater.audit.poison.audit import audit_poison  # noqa: E402
+from headwater.audit.poison.ensemble import METHOD, judge  # noqa: E402
 from headwater.audit.poison.word_scan import scan  # noqa: E402
 from headwater.training import TrainSettings, train  # noqa: E402
 
@@ -63,6 +64,8 @@ def one(rate: float, options: argparse.Namespace) -> None:
     run = train(corpus, hw.Classification(max_length=64), folder, settings, eval_corpus=held, show=False)
     trained = time.monotonic() - began
     index = hw.Index.build(run, show=False)
+    if options.rules:
+        index = hw.Index.build(run, method=METHOD, show=False)
     clean, _ = split_held_out(run)
     assert clean is not None and index.token_store is not None
     success = attacks(run, clean.corpus, [(TRIGGER, TARGET)], show=False)[0]
@@ -78,6 +81,15 @@ def one(rate: float, options: argparse.Namespace) -> None:
     ))  # fmt: skip
     print("\n| rows listed by | rows | precision | recall | F1 |\n| --- | --- | --- | --- | --- |")
     print(told("word scan + attack (ours)", {suspect.row for suspect in found.suspects}, planted))
+    if options.rules:
+        began = time.monotonic()
+        verdicts, _ = judge(index, clean, opposites={NAMES[0]: NAMES[1]}, show=False)
+        for name, verdict in verdicts.items():
+            print(told(f"rule {name}", set(np.flatnonzero(verdict.flagged).tolist()), planted))
+            if count:
+                top = np.argsort(-verdict.score, kind="stable")[:count]
+                print(told(f"rule {name}, at as many rows", {int(row) for row in top}, planted))
+        print(f"| (rules: {time.monotonic() - began:.0f} s) | | | | |")
     if count:
         asked = clean.corpus.take(range(200))
         labels = clean.labels[:200]
@@ -95,6 +107,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--model", default="minilm")
+    parser.add_argument("--rules", action="store_true", help="judge by transformed texts as well (layer gradients)")
     options = parser.parse_args()
     print(heading("Trigger attacks"))
     for rate in map(float, options.rates.split(",")):
