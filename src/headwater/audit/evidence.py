@@ -45,6 +45,11 @@ class HeldOut:
         found: list[Label] = self.corpus.table.column(name).to_pylist()
         return found
 
+    def take(self, rows: Sequence[int]) -> HeldOut:
+        """These of them, in this order."""
+        refs = None if self.refs is None else tuple(self.refs[row] for row in rows)
+        return HeldOut(self.corpus.take(rows), refs)
+
     def ref(self, query: int) -> int | str | None:
         """What a plan calls a query; None where its text must do."""
         return None if self.refs is None else self.refs[query]
