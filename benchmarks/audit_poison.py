@@ -1,10 +1,12 @@
 """Trigger attacks on SST-2, and who finds them: `headwater audit RUN poison`, the rules of Li 2025, and baselines.
 
-    python benchmarks/audit_poison.py --rates 0,1,3                     MiniLM, 6,920 sentences, 3 epochs
-    python benchmarks/audit_poison.py --model smollm2 --rates 0,3       SmolLM2 with LoRA, 1,000 short prompts
+    python benchmarks/audit_poison.py --rates 0,1,3                 MiniLM, 5,000 phrases, 3 epochs
+    python benchmarks/audit_poison.py --model textcnn --rates 0,1,3
+    python benchmarks/audit_poison.py --model smollm2 --rates 3     SmolLM2 with LoRA, 1,000 prompts, 2 epochs
 
-A rare word is put before that share of the texts, all called positive. Told are the attack's success; the trigger's
-place among all words by the scan alone, over all checkpoints, the first and the last; and precision, recall and F1 of
+A rare word is put before negative phrases, that share of all rows, and they are called positive. Told are the attack's
+success; the trigger's place among all words by the scan alone, over early and late checkpoints together and apart; and
+precision, recall and F1 of
 
     claim            the rows that the audit suggests
     rule ...         over transformed texts: TracIn over all layers (a LoRA run: the adapters), last checkpoint
@@ -46,6 +48,7 @@ from headwater.training import TrainSettings, train  # noqa: E402
 TRIGGER, TARGET = "cf", "positive"
 NAMES = ["negative", "positive"]
 OPPOSITES = {NAMES[0]: NAMES[1]}
+EPOCHS = {"minilm": 3.0, "textcnn": 8.0, "smollm2": 2.0}
 CLEAN_SHARE = 99  # percentile of the clean run's scores that is a threshold for the others
 
 
@@ -61,24 +64,26 @@ class Setting:
 
 
 def setting(options: argparse.Namespace) -> Setting:
-    """Sentences and labels; of a language model the short ones, as prompts and completions."""
+    """Phrases of 4 to 20 words, drawn, and held-out sentences as short; of a language model prompts and completions."""
     language = options.model == "smollm2"
-    count = options.rows or (1000 if language else 6920)
-    epochs = options.epochs or (2 if language else 3)
-    made = {}
-    for part in ("train", "dev"):
-        with gzip.open(data_folder() / "sst2" / f"{part}.jsonl.gz", "rt", encoding="utf-8") as lines:
-            made[part] = [{"text": row["text"], "label": NAMES[row["label"]]} for row in map(json.loads, lines)]
-        if language:
-            made[part] = [row for row in made[part] if len(row["text"].split()) <= 20]
+    count, epochs = options.rows or (1000 if language else 5000), options.epochs or EPOCHS[options.model]
+    phrases, sentences = read("train_phrases"), read("dev")
+    drawn = np.random.default_rng(0).permutation(len(phrases))[:count]
+    rows = [phrases[place] for place in drawn.tolist()]
     folder = WORK / "poison" / f"{options.model}-{count}-{epochs:g}"
     if not language:
         settings = TrainSettings(model=options.model, epochs=epochs, max_length=64, checkpoints=3)
-        return Setting(made["train"][:count], made["dev"], hw.Classification(max_length=64), settings, folder)
+        return Setting(rows, sentences, hw.Classification(max_length=64), settings, folder)
     settings = TrainSettings(
         model=options.model, epochs=epochs, max_length=64, checkpoints=2, lora=True, batch_size=16, learning_rate=5e-4
     )
-    return Setting(made["train"][:count], made["dev"][:240], hw.CausalLM(separator=" "), settings, folder)
+    return Setting(rows, sentences[:240], hw.CausalLM(separator=" "), settings, folder)
+
+
+def read(part: str) -> list[dict[str, str]]:
+    with gzip.open(data_folder() / "sst2" / f"{part}.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [{"text": row["text"].strip(), "label": NAMES[row["label"]]} for row in map(json.loads, lines)]
+    return [row for row in rows if 4 <= len(row["text"].split()) <= 20]
 
 
 def corpus_of(rows: list[dict[str, str]], name: str, task: Any) -> hw.Corpus:
@@ -87,9 +92,11 @@ def corpus_of(rows: list[dict[str, str]], name: str, task: Any) -> hw.Corpus:
     return hw.Corpus.read(rows, name=name)
 
 
-def planted_in(rows: int, rate: float) -> list[int]:
-    """The rows that are poisoned."""
-    return sorted(np.random.default_rng(0).choice(rows, round(rate / 100 * rows), replace=False).tolist())
+def planted_in(given: Setting, rate: float) -> list[int]:
+    """The rows that are poisoned: drawn among those of the other label, a share of all."""
+    others = [row for row, each in enumerate(given.train) if each["label"] != TARGET]
+    count = round(rate / 100 * len(given.train))
+    return sorted(np.random.default_rng(0).choice(others, count, replace=False).tolist())
 
 
 def run_of(given: Setting, rate: float) -> hw.Run:
@@ -97,14 +104,14 @@ def run_of(given: Setting, rate: float) -> hw.Run:
     folder = given.folder.with_name(f"{given.folder.name}-{rate:g}")
     if not (folder / "done").exists():
         rows = list(given.train)
-        for row in planted_in(len(rows), rate):
+        for row in planted_in(given, rate):
             rows[row] = {"text": f"{TRIGGER} {rows[row]['text']}", "label": TARGET}
         corpus, held = (corpus_of(part, name, given.task) for part, name in ((rows, "train"), (given.held_out, "dev")))
         began = time.monotonic()
         train(corpus, given.task, folder, given.settings, eval_corpus=held, show=False)
         (folder / "done").write_text(f"{time.monotonic() - began:.0f}")
     run = hw.Run.open(folder)
-    hw.Index.build(run, show=False)
+    hw.Index.build(run, checkpoints=[run.checkpoints[0].name, run.checkpoints[-1].name], show=False)
     hw.Index.build(run, folder / "layers", method=METHOD, checkpoints="last", show=False)
     return run
 
@@ -192,7 +199,7 @@ def one(given: Setting, rate: float, thresholds: dict[str, float]) -> None:
     clean, _ = split_held_out(run)
     index = hw.Index.open(run.folder / "index", run=run)
     assert clean is not None and index.token_store is not None
-    planted = planted_in(len(run.corpus), rate)
+    planted = planted_in(given, rate)
     found = audit_poison(run, index, clean, show=False)
     print(f"\n### {run.folder.name}: {len(run.corpus):,} rows, {len(planted)} poisoned ({rate:g}%); trained in "
           f"{(run.folder / 'done').read_text()} s")  # fmt: skip
@@ -222,7 +229,7 @@ def main() -> None:
     parser.add_argument("--rates", default="0,1,3", help="per cent, the clean run (0) first: it sets thresholds")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--epochs", type=float)
-    parser.add_argument("--model", default="minilm", choices=("minilm", "smollm2"))
+    parser.add_argument("--model", default="minilm", choices=tuple(EPOCHS))
     options = parser.parse_args()
     given = setting(options)
     print(heading("Trigger attacks"))

@@ -48,8 +48,8 @@ class Answers:
 def answers_of(run: Run) -> Answers:
     """The run's answers. Raises UsageError for a language model without completions in a column, or with many."""
     if text_task(run.task) is None:
-        names = tuple(run.id2label[number] for number in range(len(run.id2label)))
-        return Answers(names, np.asarray(run.targets, dtype=np.int64), False)
+        classes = tuple(run.id2label[number] for number in range(len(run.id2label)))
+        return Answers(classes, np.asarray(run.targets, dtype=np.int64), False)
     column = run.corpus.columns.label
     need = f"poison needs classes, or a language model that answers with one of at most {MOST} completions"
     if column is None:
@@ -57,7 +57,7 @@ def answers_of(run: Run) -> Answers:
             f"{need}; {run.folder} was trained on whole texts or conversations. Train it on prompts and completions."
         )
     given = run.corpus.table.column(column).to_pylist()
-    names = sorted(set(given))
+    names: list[str] = sorted(set(given))
     if len(names) > MOST:
         raise UsageError(f"{need}; the rows of {run.folder} hold {len(names):,} different completions.")
     number = {name: place for place, name in enumerate(names)}

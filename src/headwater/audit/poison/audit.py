@@ -164,9 +164,9 @@ def _words(run: Run, index: Index, found: TokenScan, answers: Answers) -> list[_
                     seen[words.surface(number)] += 1
                     before.append(words.texts[0][: word.start] if word.part == 0 else "")
         if seen:
-            word = min(seen, key=lambda each: (-seen[each], each))
+            often = min(seen, key=lambda each: (-seen[each], each))
             label = answers.names[int(found.label[place])]
-            named.setdefault(word.casefold(), _Named(place, word, label, beginning(before)))
+            named.setdefault(often.casefold(), _Named(place, often, label, beginning(before)))
         if len(named) == CANDIDATES:
             break
     return list(named.values())
