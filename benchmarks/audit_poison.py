@@ -177,7 +177,8 @@ def places(run: hw.Run, store: Any) -> str:
     """The trigger's place among all words, and its statistics, over all checkpoints, the first and the last."""
     answers, tokens = answers_of(run), run.tokenizer
     left_out = answer_tokens(run, answers)
-    known = {tokens.encode(f"{space}{TRIGGER}", add_special_tokens=False)[0] for space in ("", " ")}
+    pieces = [tokens.encode(f"{space}{TRIGGER}", add_special_tokens=False) for space in ("", " ")]
+    known = {ids[0] for ids in pieces if len(ids) == 1}
     made = []
     stored = store.manifest.checkpoints
     for name, some in (("all", stored), ("first", stored[:1]), ("last", stored[-1:])):
