@@ -241,9 +241,9 @@ def _how_many(claimed: list[Candidate], candidates: list[Candidate], rows: int, 
 
 
 def _how_sure(candidates: list[Candidate], texts: int, answers: Answers) -> str:
-    untried = ", or words of the completions themselves," if answers.completions else ""
+    untried = " or words of the completions themselves" if answers.completions else ""
     return (
         f"Of all words in three rows or more the {len(candidates)} that look most like a trigger were put before "
-        f"{TEXTS} at most of {texts:,} held-out texts of other labels. Triggers of several words, or of style{untried} "
-        "are not found so."
+        f"{TEXTS} at most of {texts:,} held-out texts of other labels. Triggers of several words, or of style"
+        f"{untried}, are not found so."
     )
