@@ -21,7 +21,7 @@ from headwater.runs.run import Run
 
 TEXTS = 100
 _BLOCK = 25  # texts that a word is tried on before it is asked whether it still can be claimed
-CLAIM = 0.75  # the interval's lower end must lie above; the strongest words of SST-2 turn two thirds
+CLAIM = 0.8  # the interval's lower end must lie above; on short sentences of SST-2 "waste" turns 83 of 100
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Attack:
 
     @property
     def commands(self) -> bool:
-        """Whether the word turns more than three quarters of all texts, beyond chance."""
+        """Whether the word turns more than four fifths of all texts, beyond chance."""
         return self.low > CLAIM
 
     def to_dict(self) -> dict[str, Any]:
