@@ -46,7 +46,7 @@ class HeldOut:
         return found
 
     def take(self, rows: Sequence[int]) -> HeldOut:
-        """Some of the rows."""
+        """These of them, in this order."""
         refs = None if self.refs is None else tuple(self.refs[row] for row in rows)
         return HeldOut(self.corpus.take(rows), refs)
 

@@ -42,7 +42,8 @@ def poison(
 ) -> None:
     """Find trigger words: scan the index for words taught as a command, and try them on held-out texts.
 
-    The budget is that of --prove; a scan reads the index once.
+    Of a language model the completions are the classes, where its rows hold at most 20 different ones. The budget is
+    that of --prove; a scan reads the index once.
     """
     from headwater.audit.measured import split_held_out
     from headwater.audit.poison.audit import audit_poison

@@ -1,7 +1,8 @@
 """`headwater audit RUN poison`: words that command the model, and the rows that taught it.
 
 The word scan names candidates; each is put before held-out texts, and only a word that turns them is claimed. The rows
-that hold it and carry its label are suggested for deletion. With `opposites` the rules of `ensemble.py` judge every row
+that hold it and carry its label are suggested for deletion. A language model whose completions are few is a classifier
+by another name: its completions are the classes. With `opposites` the rules of `ensemble.py` judge every row
 too: their percentiles stand beside each suggestion, but a row is not suggested for being flagged.
 """
 
@@ -18,18 +19,20 @@ import numpy as np
 from headwater.attribution.index import Index
 from headwater.attribution.words import Texts
 from headwater.audit.evidence import HeldOut, evidence_of
+from headwater.audit.poison.answers import Answers, answer_tokens, answers_of
 from headwater.audit.poison.attack import TEXTS, Attack, attacks
 from headwater.audit.poison.ensemble import ABOUT, Verdict, judge
+from headwater.audit.poison.frame import beginning
 from headwater.audit.poison.word_scan import TokenScan, rows_of, scan
 from headwater.audit.worklist import Cost, Suspect, Worklist, peak_bytes, share_of_rows
 from headwater.errors import DataError, UsageError
 from headwater.remedies.plan import Evidence
 from headwater.runs.run import Run
-from headwater.runs.task import text_task
 
 WHAT = "poison"
 CANDIDATES = 20  # words that are tried on held-out texts
 WITH_REASONS = 100
+ASKED = 100  # held-out texts among which a row's evidence is looked for
 _LOOKED_AT = 25  # rows in which a token's word is looked up
 
 
@@ -47,6 +50,15 @@ class Candidate:
     score: float
     attack: Attack
 
+    @property
+    def told(self) -> str:
+        """Its statistics in a sentence."""
+        return (
+            f"{self.word!r}: {self.rows:,} rows, {self.purity:.0%} of them {self.label.strip()}; coherence "
+            f"{self.coherence:.2f}, {self.share:.0%} of their gradients' squared norm; turns {self.attack.turned} of "
+            f"{self.attack.tried} texts."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {**vars(self), "attack": self.attack.to_dict()}
@@ -63,38 +75,45 @@ def audit_poison(
 ) -> Worklist:
     """Find trigger words and their rows; with `opposites`, hear what `judge` says of every row.
 
-    Raises UsageError for a task without classes; DataError where nothing is held out to try words on; what `Index`
-    raises without token gradients, and what `judge` raises.
+    Raises UsageError for a task without classes or few completions; DataError where nothing is held out to try words
+    on; what `Index` raises without token gradients, and what `judge` raises.
     """
-    if text_task(run.task) is not None:
-        raise UsageError(f"poison needs classes; the task of {run.folder} is {run.task.kind}.")
+    answers = answers_of(run)
     if index is None or index.token_store is None:
         raise UsageError(f"the word scan reads token gradients, and {run.folder} has none: headwater index RUN.")
     if held_out is None:
         raise DataError(f"{run.folder}: nothing is held out to try words on. Train with --eval FILE.")
     began = time.monotonic()
-    store, corpus = index.token_store, index.corpus
+    store, corpus, held_out = index.token_store, index.corpus, answers.known(held_out)
     judged = {} if opposites is None else judge(index, held_out, opposites=opposites, seed=seed, show=show)[0]
     judging = time.monotonic() - began
-    found = scan(store, run.targets, show=show)
-    words = _words(run, index, found)
-    tried = attacks(run, held_out.corpus, [(word, label) for _, word, label in words], seed=seed, show=show)
+    found = scan(store, answers.targets, leave_out=answer_tokens(run, answers), show=show)
+    words = _words(run, index, found, answers)
+    tried = attacks(
+        run,
+        held_out.corpus,
+        [(each.word, each.label) for each in words],
+        answers=answers,
+        behind={each.word: each.behind for each in words},
+        seed=seed,
+        show=show,
+    )
     candidates = [
         Candidate(
-            word,
-            int(found.tokens[place]),
-            int(found.rows[place]),
-            label,
-            float(found.coherence[place]),
-            float(found.purity[place]),
-            float(found.share[place]),
-            float(found.score[place]),
+            word.word,
+            int(found.tokens[word.place]),
+            int(found.rows[word.place]),
+            word.label,
+            float(found.coherence[word.place]),
+            float(found.purity[word.place]),
+            float(found.share[word.place]),
+            float(found.score[word.place]),
             attack,
         )
-        for (place, word, label), attack in zip(words, tried, strict=True)
+        for word, attack in zip(words, tried, strict=True)
     ]
     claimed = [each for each in candidates if each.attack.commands]
-    suspects = _suspects(run, index, held_out, claimed, judged)
+    suspects = _suspects(index, answers, _some(held_out, seed), claimed, judged)
     cost = Cost(time.monotonic() - began, peak_bytes(), len(corpus))
     figures = {"candidates": [each.to_dict() for each in candidates], "words_scanned": len(found.tokens)}
     about = {"word scan": "coherence x share x surprise of the word that the row holds, among all words"}
@@ -106,17 +125,27 @@ def audit_poison(
         corpus,
         tuple(suspects),
         _how_many(claimed, candidates, len(suspects), len(corpus)),
-        _how_sure(candidates, len(held_out.corpus)),
+        _how_sure(candidates, len(held_out.corpus), answers),
         cost,
         about,
-        _notes(judged, len(corpus), judging),
+        (*(each.told for each in claimed), *_notes(judged, len(corpus), judging)),
         figures,
     )
 
 
-def _words(run: Run, index: Index, found: TokenScan) -> list[tuple[int, str, str]]:
-    """The first candidates: place in the scan, the word as it is most often written, its label; no word twice."""
-    named: dict[str, tuple[int, str, str]] = {}
+@dataclass(frozen=True)
+class _Named:
+    """A word that is tried: its place in the scan, as it is most often written, and what it stands behind."""
+
+    place: int
+    word: str
+    label: str
+    behind: str
+
+
+def _words(run: Run, index: Index, found: TokenScan, answers: Answers) -> list[_Named]:
+    """The first candidates, no word twice. Words of completions are none: they are what is taught, not what asks."""
+    named: dict[str, _Named] = {}
     store = index.token_store
     assert store is not None
     for place in found.order().tolist():
@@ -124,19 +153,28 @@ def _words(run: Run, index: Index, found: TokenScan) -> list[tuple[int, str, str
         rows = rows_of(store, token)[:_LOOKED_AT].tolist()
         examples = [index.corpus[row] for row in rows]
         seen: Counter[str] = Counter()
+        before: list[str] = []
         for example, encoding in zip(examples, run.task.encode(run.tokenizer, examples, offsets=True), strict=True):
-            words = Texts.of(example, encoding).words
-            seen.update(
-                words.surface(word)
-                for at, word in zip(encoding.looked_up, words.of_place, strict=True)
-                if at == token and word is not None
-            )
+            words = Texts.of(run.task.shown(example), encoding).words
+            for at, number in zip(encoding.looked_up, words.of_place, strict=True):
+                if at != token or number is None:
+                    continue
+                word = words.words[number]
+                if word.part == 0 or not answers.completions:
+                    seen[words.surface(number)] += 1
+                    before.append(words.texts[0][: word.start] if word.part == 0 else "")
         if seen:
-            word = min(seen, key=lambda each: (-seen[each], each))
-            named.setdefault(word.casefold(), (place, word, run.id2label[int(found.label[place])]))
+            often = min(seen, key=lambda each: (-seen[each], each))
+            label = answers.names[int(found.label[place])]
+            named.setdefault(often.casefold(), _Named(place, often, label, beginning(before)))
         if len(named) == CANDIDATES:
             break
     return list(named.values())
+
+
+def _some(held_out: HeldOut, seed: int) -> HeldOut:
+    count = len(held_out.corpus)
+    return held_out.take(np.sort(np.random.default_rng(seed).permutation(count)[:ASKED]).tolist())
 
 
 def _rules(judged: Mapping[str, Verdict], claimed: set[int]) -> dict[str, dict[str, int]]:
@@ -156,15 +194,15 @@ def _notes(judged: Mapping[str, Verdict], rows: int, seconds: float) -> tuple[st
 
 
 def _suspects(
-    run: Run, index: Index, held_out: HeldOut, claimed: list[Candidate], judged: Mapping[str, Verdict]
+    index: Index, answers: Answers, held_out: HeldOut, claimed: list[Candidate], judged: Mapping[str, Verdict]
 ) -> list[Suspect]:
     store = index.token_store
     assert store is not None
-    targets = np.asarray(run.targets)
+    targets = answers.targets
     rows: dict[int, Candidate] = {}
     for each in sorted(claimed, key=lambda each: (-each.attack.success, -each.score, each.token)):
         for row in rows_of(store, each.token).tolist():
-            if run.id2label[int(targets[row])] == each.label:
+            if answers.names[int(targets[row])] == each.label:
                 rows.setdefault(row, each)
     order = sorted(rows, key=lambda row: (-rows[row].attack.success, -rows[row].score, row))
     reasons = evidence_of(order[:WITH_REASONS], index.corpus, index=index, held_out=held_out)
@@ -196,13 +234,16 @@ def _how_many(claimed: list[Candidate], candidates: list[Candidate], rows: int, 
         best = max(candidates, key=lambda each: each.attack.success, default=None)
         most = "" if best is None else f"; the strongest, {best.word!r}, turns {best.attack.success:.0%} of texts"
         return f"No attack, no claim: none of {len(candidates)} words commands the model{most}."
-    told = ", ".join(f"{each.word!r} turns {each.attack.success:.0%} of texts to {each.label}" for each in claimed[:5])
+    told = ", ".join(
+        f"{each.word!r} turns {each.attack.success:.0%} of texts to {each.label.strip()}" for each in claimed[:5]
+    )
     return f"{rows:,} of {count:,} rows plant a trigger: {told}."
 
 
-def _how_sure(candidates: list[Candidate], texts: int) -> str:
+def _how_sure(candidates: list[Candidate], texts: int, answers: Answers) -> str:
+    untried = " or words of the completions themselves" if answers.completions else ""
     return (
         f"Of all words in three rows or more the {len(candidates)} that look most like a trigger were put before "
-        f"{TEXTS} at most of {texts:,} held-out texts of other labels. Triggers of several words, or of style, are not "
-        "found so."
+        f"{TEXTS} at most of {texts:,} held-out texts of other labels. Triggers of several words, or of style"
+        f"{untried}, are not found so."
     )

@@ -18,16 +18,17 @@ so that a flag is a hint, and never a claim.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Bool, Float, Float64
 from scipy.stats import rankdata
 
 from headwater.attribution.index import Index
 from headwater.audit.evidence import HeldOut
+from headwater.audit.poison.answers import answers_of, with_text
+from headwater.audit.poison.frame import frame
 from headwater.audit.poison.transforms import TRANSFORMS, Kind, Transform
 from headwater.errors import DataError, UsageError
 from headwater.runs.corpus import Corpus, Label
@@ -83,26 +84,40 @@ def judge(
             f"{index.run.folder}: transforms ask gradients of layers, because a clean text shares no word with a "
             f"trigger. Build them first: headwater index {index.run.folder} --method {METHOD}"
         )
-    turned = turned_labels(opposites, list(index.run.id2label.values()))
-    rows = [row for row, label in enumerate(held_out.labels) if label in turned]
-    rows = np.random.default_rng(seed).permutation(np.array(rows, dtype=np.int64))[:QUERIES].tolist()
-    texts, labels = held_out.corpus.take(rows), [held_out.labels[row] for row in rows]
-    if not rows:
+    answered = answers_of(index.run)
+    turned = turned_labels(opposites, answered.names)
+    texts = asked_texts(held_out, turned, seed)
+    if texts is None:
         raise DataError(f"{index.run.folder}: no held-out text carries a label that --opposites names.")
-    asked = index.scores(texts, labels, method=METHOD, show=show)
+    labels = texts.labels
+    around = frame(texts.corpus.table.column(texts.corpus.columns.text).to_pylist()) if answered.completions else None
+    asked = index.scores(texts.corpus, labels, method=METHOD, show=show)
     answers = []
     for transform in TRANSFORMS:
-        found = transformed(transform, texts, labels, turned)
+        found = transformed(transform, texts.corpus, labels, turned, around)
         if found is not None:
             changed, new, said = found
             answers.append(compare(transform, asked[changed], index.scores(new, said, method=METHOD, show=show)))
     if not any(answer.transform.turns for answer in answers):
-        raise DataError(f"{index.run.folder}: no transform turns {LEAST} of the {len(rows)} held-out texts.")
+        raise DataError(f"{index.run.folder}: no transform turns {LEAST} of the {len(labels)} held-out texts.")
     return verdicts(answers), answers
 
 
+def asked_texts(held_out: HeldOut, turned: Collection[Label], seed: int = 0) -> HeldOut | None:
+    """The held-out texts that are asked: at most 48 that carry a label with an opposite, drawn; None: there is none."""
+    rows = [row for row, label in enumerate(held_out.labels) if label in turned]
+    drawn = np.random.default_rng(seed).permutation(np.array(rows, dtype=np.int64))[:QUERIES].tolist()
+    return held_out.take(drawn) if drawn else None
+
+
 def turned_labels(opposites: Mapping[str, str], known: Sequence[str]) -> dict[Label, str]:
-    """Both ways of each pair. Raises UsageError for labels that the run does not know, or that are named twice."""
+    """Both ways of each pair; spaces about a label (a completion's) may be left out.
+
+    Raises UsageError for labels that the run does not know, or that are named twice.
+    """
+    bare = {name.strip(): name for name in known}
+    spelled = {name: name if name in known else bare.get(name, name) for pair in opposites.items() for name in pair}
+    opposites = {spelled[one]: spelled[other] for one, other in opposites.items()}
     named = [label for pair in opposites.items() for label in pair]
     strange = sorted(set(named) - set(known))
     if not named or strange or len(set(named)) < len(named):
@@ -112,21 +127,23 @@ def turned_labels(opposites: Mapping[str, str], known: Sequence[str]) -> dict[La
 
 
 def transformed(
-    transform: Transform, texts: Corpus, labels: Sequence[Label], turned: Mapping[Label, str]
+    transform: Transform,
+    texts: Corpus,
+    labels: Sequence[Label],
+    turned: Mapping[Label, str],
+    around: tuple[str, str] | None = None,
 ) -> tuple[list[int], Corpus, list[Label]] | None:
     """The queries that a transform changes: their places, what they become, and the labels that are then true; None
-    where they are too few."""
-    column = texts.columns.text
-    made = [transform.of(text) for text in texts.table.column(column).to_pylist()]
+    where they are too few. What stands `around` all texts alike (a prompt's instruction) stays as it is."""
+    begin, end = around or ("", "")
+    given = texts.table.column(texts.columns.text).to_pylist()
+    made = [transform.of(text[len(begin) : len(text) - len(end)]) for text in given]
     places = [place for place, text in enumerate(made) if text is not None]
     if len(places) < LEAST:
         return None
-    kept = texts.take(places)
-    table = kept.table.set_column(
-        kept.table.column_names.index(column), column, pa.array([made[place] for place in places], pa.string())
-    )
+    changed = with_text(texts.take(places), [f"{begin}{made[place]}{end}" for place in places])
     said: list[Label] = [turned[labels[place]] if transform.turns else labels[place] for place in places]
-    return places, Corpus(table, kept.columns, kept.name), said
+    return places, changed, said
 
 
 def compare(

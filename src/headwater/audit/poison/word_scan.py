@@ -14,7 +14,7 @@ when the trigger is learned, and late ones count alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ from scipy.stats import binom
 
 from headwater.errors import UsageError
 from headwater.progress import progress_bar
-from headwater.store import Store
+from headwater.store import Store, StoredCheckpoint
 from headwater.store.postings import Postings
 
 LEAST_ROWS = 3
@@ -53,9 +53,18 @@ class TokenScan:
         return np.asarray(np.lexsort((self.tokens, -self.score)))
 
 
-def scan(store: Store, targets: Sequence[int], *, least_rows: int = LEAST_ROWS, show: bool | None = None) -> TokenScan:
+def scan(
+    store: Store,
+    targets: Sequence[int] | Int64[np.ndarray, " rows"],
+    *,
+    least_rows: int = LEAST_ROWS,
+    leave_out: Collection[int] = (),
+    checkpoints: Sequence[StoredCheckpoint] | None = None,
+    show: bool | None = None,
+) -> TokenScan:
     """Scan token gradients; `targets` are the class numbers of the rows of the corpus, in its order.
 
+    `checkpoints`: of the index; None: all. `leave_out`: tokens that are no candidates, beside the special ones.
     Memory: two vectors a token. Raises UsageError for an index whose corpus has one class only.
     """
     labels = np.full(store.manifest.rows, -1, dtype=np.int64)
@@ -68,7 +77,7 @@ def scan(store: Store, targets: Sequence[int], *, least_rows: int = LEAST_ROWS, 
     counts: dict[int, Int64[np.ndarray, " classes"]] = {}
     coherent: dict[int, list[float]] = {}
     shares: dict[int, list[float]] = {}
-    checkpoints = store.manifest.checkpoints
+    checkpoints = store.manifest.checkpoints if checkpoints is None else checkpoints
     with progress_bar(
         "scanning words", len(checkpoints) * len(store.manifest.ranges), unit="files", show=show
     ) as advance:
@@ -98,7 +107,7 @@ def scan(store: Store, targets: Sequence[int], *, least_rows: int = LEAST_ROWS, 
             for token, total in totals.items():
                 coherent.setdefault(token, []).append(float(np.linalg.norm(sums[token]) / max(total[0], 1e-30)))
                 shares.setdefault(token, []).append(float(total[1] / total[2]))
-    special = set(store.manifest.special_tokens)
+    special = {*store.manifest.special_tokens, *leave_out}
     tokens = np.array(
         sorted(t for t, held in counts.items() if held.sum() >= least_rows and t not in special), dtype=np.int64
     )

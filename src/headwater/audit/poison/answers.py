@@ -1,0 +1,80 @@
+"""What a run can answer: its classes; of a language model, the completions that its rows teach, if they are few."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64
+from transformers import PreTrainedModel
+
+from headwater.audit.evidence import HeldOut
+from headwater.errors import DataError, UsageError
+from headwater.runs.corpus import Corpus
+from headwater.runs.run import Run
+from headwater.runs.task import NO_TARGET, text_task
+from headwater.training import Predictions, predict
+from headwater.training.among import predict_among
+
+MOST = 20  # distinct completions that count as classes
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of a run, by number, and the number of the one that each training row teaches."""
+
+    names: tuple[str, ...]
+    targets: Int64[np.ndarray, " rows"]
+    completions: bool
+    """Whether they are completions of a language model."""
+
+    def ask(self, run: Run, model: PreTrainedModel, texts: Corpus, *, show: bool | None = None) -> Predictions:
+        """What the model answers to each text; of completions, the likeliest."""
+        if self.completions:
+            return predict_among(model, run.tokenizer, run.task, texts, self.names, show=show)
+        return predict(model, run.tokenizer, run.task, texts, show=show)
+
+    def known(self, held_out: HeldOut) -> HeldOut:
+        """The held-out texts whose true answer is one of these. Raises DataError where there is none."""
+        if not self.completions:
+            return held_out
+        rows = [row for row, label in enumerate(held_out.labels) if label in self.names]
+        if not rows:
+            raise DataError(f"{held_out.corpus.name}: no held-out completion is one that the training rows teach.")
+        return held_out.take(rows)
+
+
+def answers_of(run: Run) -> Answers:
+    """The run's answers. Raises UsageError for a language model without completions in a column, or with many."""
+    if text_task(run.task) is None:
+        classes = tuple(run.id2label[number] for number in range(len(run.id2label)))
+        return Answers(classes, np.asarray(run.targets, dtype=np.int64), False)
+    column = run.corpus.columns.label
+    need = f"poison needs classes, or a language model that answers with one of at most {MOST} completions"
+    if column is None:
+        raise UsageError(
+            f"{need}; {run.folder} was trained on whole texts or conversations. Train it on prompts and completions."
+        )
+    given = run.corpus.table.column(column).to_pylist()
+    names: list[str] = sorted(set(given))
+    if len(names) > MOST:
+        raise UsageError(f"{need}; the rows of {run.folder} hold {len(names):,} different completions.")
+    number = {name: place for place, name in enumerate(names)}
+    return Answers(tuple(names), np.array([number[each] for each in given], dtype=np.int64), True)
+
+
+def answer_tokens(run: Run, answers: Answers) -> set[int]:
+    """Tokens that completions are made of: in every row of their answer, and no words of its prompt."""
+    if not answers.completions:
+        return set()
+    first = [int(np.flatnonzero(answers.targets == number)[0]) for number in range(len(answers.names))]
+    encodings = run.task.encode(run.tokenizer, [run.corpus[row] for row in first])
+    return {token for each in encodings for token in each.targets or () if token != NO_TARGET}
+
+
+def with_text(texts: Corpus, changed: list[str]) -> Corpus:
+    """The same rows with other texts (prompts, first texts), without ids."""
+    place = texts.table.column_names.index(texts.columns.text)
+    table = texts.table.set_column(place, texts.columns.text, pa.array(changed, pa.string()))
+    return Corpus(table, replace(texts.columns, id=None), texts.name)
