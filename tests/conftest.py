@@ -7,8 +7,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HEADWATER_QUIET", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-for name in ("COLUMNS", "LINES"):  # workers of pytest-xdist are given a small terminal; what we print goes into pipes
-    os.environ.pop(name, None)
+os.environ.pop("COLUMNS", None)  # workers of pytest-xdist are given a small terminal; what we print goes into pipes
 
 from collections.abc import Iterator
 from typing import Any

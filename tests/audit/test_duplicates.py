@@ -15,7 +15,7 @@ from audit.conftest import corpus_of
 from audit.conftest import settings as training
 from cli.conftest import headwater
 from headwater.audit.duplicates import audit_duplicates
-from headwater.audit.near import clusters, near_pairs, pieces
+from headwater.audit.near import Near, clusters, near_pairs, pieces
 from headwater.errors import UsageError
 from headwater.training import predict, train
 
@@ -83,10 +83,9 @@ words = st.lists(st.sampled_from(("river", "mill", "bread", "winter", "heron", "
 @settings(max_examples=40, deadline=None)
 @given(st.lists(words.map(" ".join), max_size=12))
 def test_pairs_are_those_of_comparing_all_with_all(texts: list[str]) -> None:
-    found = {(pair.first, pair.second): pair.similarity for pair in near_pairs(texts, threshold=0.8, show=False)}
-    linked = {
-        row: group for group, rows in enumerate(clusters(len(texts), near_pairs(texts, show=False))) for row in rows
-    }
+    found = {(pair.first, pair.second): pair.similarity for pair in near_pairs(texts, threshold=0.8, show=False).pairs}
+    groups = clusters(len(texts), near_pairs(texts, show=False).pairs)
+    linked = {row: group for group, rows in enumerate(groups) for row in rows}
     for one, two in combinations(range(len(texts)), 2):
         a, b = pieces(texts[one]), pieces(texts[two])
         similarity = len(a & b) / len(a | b)
@@ -97,8 +96,15 @@ def test_pairs_are_those_of_comparing_all_with_all(texts: list[str]) -> None:
 
 
 def test_clusters_are_what_hangs_together_largest_first() -> None:
-    pairs = near_pairs(["warm bread today", "x" * 20, "WARM  bread today", "x" * 21, "warm bread todaY"], show=False)
-    assert clusters(5, pairs) == [[0, 2, 4], [1, 3]]
+    texts = ["warm bread today", "x" * 20, "WARM  bread today", "x" * 21, "warm bread todaY"]
+    assert clusters(5, near_pairs(texts, show=False).pairs) == [[0, 2, 4], [1, 3]]
+
+
+def test_where_time_is_short_the_first_texts_are_compared_and_it_is_said(run: hw.Run) -> None:
+    assert near_pairs(["a", "a"], left=lambda: 1.0, show=False).compared == 2
+    assert near_pairs(["a", "a"], left=lambda: 0.0, show=False) == Near([], 0)
+    found, leaks = audit_duplicates(run, run.eval_corpus, left=lambda: 0.0, show=False)
+    assert not found.suspects and not leaks and "to compare the first 0 of" in found.notes[0]
 
 
 def test_short_and_empty_texts_are_compared_whole() -> None:

@@ -85,6 +85,18 @@ def test_the_solver_finds_what_bounded_least_squares_finds() -> None:
     np.testing.assert_allclose(problem.solve(np.ones(120), beta), expected, atol=2e-3)
 
 
+def test_where_time_is_short_the_weights_are_the_best_so_far_and_it_is_said() -> None:
+    features, targets = drawn(600, 0.4, 1)
+    nothing = reweigh(features, targets, left=lambda: 0.0)
+    assert nothing.cut and (nothing.weights == 1).all()
+    looks = iter([1.0] * 12)  # a dozen looks at the clock, then the time is over
+    some = reweigh(features, targets, floor=0.2, left=lambda: next(looks, 0.0))
+    assert some.cut and some.weights.mean() == pytest.approx(1)
+    enough = reweigh(features, targets, floor=0.2, left=lambda: 1.0)
+    np.testing.assert_array_equal(enough.weights, reweigh(features, targets, floor=0.2).weights)
+    assert not enough.cut
+
+
 def test_a_floor_that_leaves_no_room_is_kept_and_told() -> None:
     features, targets = drawn(600, 0.45, 1)
     found = reweigh(features, targets, floor=0.999)

@@ -123,6 +123,11 @@ def test_attack_success_is_counted_on_right_texts_of_other_labels(poisoned: Made
     assert found[0].commands and not found[1].commands
 
 
+def test_where_time_is_short_fewer_words_are_tried_and_it_is_said(poisoned: Made) -> None:
+    found = audit_poison(poisoned.run, poisoned.index, split_held_out(poisoned.run)[0], left=lambda: 0.0, show=False)
+    assert len(found.figures["candidates"]) == 1 and "sufficed to try 1 of" in found.notes[0]
+
+
 def test_what_is_missing_is_told(noisy: Made) -> None:
     with pytest.raises(UsageError, match="headwater index"):
         audit_poison(noisy.run, None, split_held_out(noisy.run)[0])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from headwater.attribution.overview import survey
+from headwater.audit.afford import Left
 from headwater.audit.near import THRESHOLD, Pair, clusters, near_pairs
 from headwater.audit.worklist import Cost, Suspect, Worklist, peak_bytes
 from headwater.remedies.plan import Evidence
@@ -42,16 +43,24 @@ class Leak:
 
 
 def audit_duplicates(
-    run: Run, held_out: Corpus | None, *, threshold: float = THRESHOLD, show: bool | None = None
+    run: Run,
+    held_out: Corpus | None,
+    *,
+    threshold: float = THRESHOLD,
+    left: Left | None = None,
+    show: bool | None = None,
 ) -> tuple[Worklist, tuple[Leak, ...]]:
     """Find near-duplicates among the training rows, and between them and held-out rows.
+
+    Where the seconds that are `left` do not suffice, only the first texts are compared, and a note says so.
 
     Raises UsageError as `near_pairs` does.
     """
     began = time.monotonic()
     corpus, count = run.corpus, len(run.corpus)
     texts = _texts(corpus) + ([] if held_out is None else _texts(held_out))
-    pairs = near_pairs(texts, threshold=threshold, show=show)
+    near_by = near_pairs(texts, threshold=threshold, left=left, show=show)
+    pairs = near_by.pairs
     groups = clusters(count, [pair for pair in pairs if pair.second < count])
     leaks = _leaks(pairs, texts, corpus, held_out)
     near = _neighbours(pairs, count)
@@ -86,7 +95,7 @@ def audit_duplicates(
         f"MinHash may miss some pairs near the threshold of {threshold:g}; each pair told was compared in full.",
         Cost(time.monotonic() - began, peak_bytes(), len(texts)),
         {DUPLICATE: "Jaccard similarity of the pieces of 5 characters with the most similar row"},
-        tuple(_notes(held_out, leaks, metrics, conflicts)),
+        (*_unread(near_by.compared, count, len(texts)), *_notes(held_out, leaks, metrics, conflicts)),
         figures,
     )
     return worklist, leaks
@@ -173,6 +182,13 @@ def _how_many(
     first = f"{spare:,} of {count:,} rows repeat another one ({len(agreed):,} clusters)"
     rows = sum(map(len, conflicts))
     return f"{first}; {rows:,} rows in {len(conflicts):,} clusters carry labels that contradict each other."
+
+
+def _unread(compared: int, rows: int, texts: int) -> list[str]:
+    if compared == texts:
+        return []
+    unread = f"the first {compared:,} of {rows:,} rows" if compared < rows else "all rows, and not all held-out ones"
+    return [f"The time sufficed to compare {unread}. Give more --budget."]
 
 
 def _notes(

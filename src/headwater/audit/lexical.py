@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from headwater.attribution.index import Index
+from headwater.audit.afford import Left
 from headwater.audit.lexical_bias import WORD, Features, bias_of, features_of, model_habits
 from headwater.audit.reweighting import FLOOR, Reweighting, reweigh
 from headwater.audit.teachers import teachers
@@ -36,12 +37,14 @@ def audit_lexical(
     index: Index | None = None,
     pairs: bool = True,
     floor: float = FLOOR,
+    left: Left | None = None,
     seed: int = 0,
     show: bool | None = None,
 ) -> Worklist:
     """Find words that give labels away, and weights that undo it. Of text pairs the second text counts.
 
-    With an `index` of token gradients the model's habits are followed to the rows that teach them.
+    With an `index` of token gradients the model's habits are followed to the rows that teach them. `left` says how many
+    seconds there are; None: enough.
 
     Raises UsageError for a task without classes, and as `reweigh` does.
     """
@@ -52,7 +55,7 @@ def audit_lexical(
     features = features_of(_texts(corpus), pairs=pairs)
     given = corpus.weights
     now = bias_of(features, targets, None if given is None else np.asarray(given))
-    made = reweigh(features, targets, floor=floor) if now.biased else None
+    made = reweigh(features, targets, floor=floor, left=left) if now.biased else None
     words = _words(run, features, now.z, now.threshold, made)
     habits = [] if held_out is None else asked_of(run, words, held_out, seed=seed, show=show)
     taught: list[dict[str, Any]] = []
@@ -74,6 +77,8 @@ def audit_lexical(
         "teachers": taught,
     }
     notes = [] if held_out is not None else ["The run kept no evaluation rows, so the model was not asked."]
+    if made is not None and made.cut:
+        notes.append("The time did not suffice to balance more words. Give more --budget.")
     notes += [_told(each) for each in taught if each["rows"]]
     if stubborn:
         told = ", ".join(f"{each['word']} ({each['label']})" for each in stubborn[:8])

@@ -7,7 +7,7 @@ Source: Broder 1997; Lee et al. 2022, Deduplicating Training Data Makes Language
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from headwater.progress import progress_bar
 THRESHOLD = 0.8
 _PIECE = 5  # characters
 _PERMUTATIONS = 128
+_GLANCE = 256  # texts between two looks at the clock
 _CLOSER = 0.05  # candidates are sought so far below the threshold, for MinHash misses some at its own
 
 
@@ -39,8 +40,22 @@ def pieces(text: str) -> frozenset[str]:
     return frozenset(plain[start : start + _PIECE] for start in range(max(len(plain) - _PIECE + 1, 1)))
 
 
-def near_pairs(texts: Sequence[str], *, threshold: float = THRESHOLD, show: bool | None = None) -> list[Pair]:
-    """All pairs of texts of a similarity of at least `threshold`, in order.
+@dataclass(frozen=True)
+class Near:
+    """Pairs among the first `compared` texts, in order."""
+
+    pairs: list[Pair]
+    compared: int
+
+
+def near_pairs(
+    texts: Sequence[str],
+    *,
+    threshold: float = THRESHOLD,
+    left: Callable[[], float] | None = None,
+    show: bool | None = None,
+) -> Near:
+    """All pairs of texts of a similarity of at least `threshold`; `left` says how many seconds there are, None: enough.
 
     Texts that are equal but for case and spaces are tied to the first of them only.
 
@@ -58,8 +73,12 @@ def near_pairs(texts: Sequence[str], *, threshold: float = THRESHOLD, show: bool
     lsh = MinHashLSH(threshold=closeness, num_perm=_PERMUTATIONS, weights=(0.3, 0.7))
     base = MinHash(num_perm=_PERMUTATIONS, seed=1)
     kept: dict[int, frozenset[str]] = {}
+    compared = len(texts)
     with progress_bar("comparing texts", len(texts), unit="texts", show=show) as advance:
         for number, text in enumerate(texts):
+            if left is not None and number % _GLANCE == 0 and left() <= 0:
+                compared = number
+                break
             plain = " ".join(text.casefold().split())
             if plain in first_of:
                 found.append(Pair(first_of[plain], number, 1.0))
@@ -75,7 +94,7 @@ def near_pairs(texts: Sequence[str], *, threshold: float = THRESHOLD, show: bool
                 lsh.insert(number, sketch, check_duplication=False)
                 kept[number] = mine
             advance(1)
-    return sorted(found, key=lambda pair: (pair.first, pair.second))
+    return Near(sorted(found, key=lambda pair: (pair.first, pair.second)), compared)
 
 
 def clusters(count: int, pairs: Sequence[Pair]) -> list[list[int]]:

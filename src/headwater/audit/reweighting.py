@@ -10,11 +10,12 @@ gentlest weights that will do. It stops before the effective number of rows, (su
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64, Int
-from scipy.optimize import minimize
+from scipy.optimize import Bounds, minimize
 from scipy.sparse import csr_array, hstack
 
 from headwater.audit.lexical_bias import Bias, Features, bias_of, one_hot
@@ -32,6 +33,8 @@ class Reweighting:
     weights: Float64[np.ndarray, " rows"]
     before: Bias
     after: Bias
+    cut: bool = False
+    """Whether the time was over before the search was."""
 
     @property
     def effective(self) -> float:
@@ -45,8 +48,18 @@ class Reweighting:
         return self.after.biased == 0
 
 
-def reweigh(features: Features, targets: Int[np.ndarray, " rows"], *, floor: float = FLOOR) -> Reweighting:
-    """Find the weights. Where nothing is biased all are 1. Raises UsageError for a floor that is not from 0 to 1."""
+def reweigh(
+    features: Features,
+    targets: Int[np.ndarray, " rows"],
+    *,
+    floor: float = FLOOR,
+    left: Callable[[], float] | None = None,
+) -> Reweighting:
+    """Find the weights. Where nothing is biased all are 1. Where the seconds that are `left` do not suffice, they are
+    the best of those that were found.
+
+    Raises UsageError for a floor that is not from 0 to 1.
+    """
     if not 0 <= floor <= 1:
         raise UsageError(f"the floor is a share of the rows from 0 to 1; it is {floor}.")
     count = len(targets)
@@ -57,7 +70,9 @@ def reweigh(features: Features, targets: Int[np.ndarray, " rows"], *, floor: flo
     problem = _Problem(features, targets)
     q = np.ones(count)
     for beta in _BETAS:
-        q = problem.solve(q, beta)
+        q = problem.solve(q, beta, left)
+        if left is not None and left() <= 0:
+            return replace(best, cut=True)
         if q.sum() <= 0:
             break
         weights = q * (count / q.sum())
@@ -83,7 +98,13 @@ class _Problem:
         rows = np.asarray(self.turned @ np.ones(count))
         self.scale = 1 / (rows[:, None] * (shares * (1 - shares))[self.labels][None])
 
-    def solve(self, start: Float64[np.ndarray, " rows"], beta: float) -> Float64[np.ndarray, " rows"]:
+    def solve(
+        self, start: Float64[np.ndarray, " rows"], beta: float, left: Callable[[], float] | None = None
+    ) -> Float64[np.ndarray, " rows"]:
+        def look(_: object) -> None:
+            if left is not None and left() <= 0:
+                raise StopIteration  # which ends the search
+
         def value(q: Float64[np.ndarray, " rows"]) -> tuple[float, Float64[np.ndarray, " rows"]]:
             sums = self.turned @ (q[:, None] * self.off)
             pulled = self.held @ (2 * self.scale * sums)
@@ -91,6 +112,12 @@ class _Problem:
             return float((self.scale * sums**2).sum() + beta * ((q - 1) ** 2).sum()), gradient
 
         found = minimize(
-            value, start, jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(start), options={"maxiter": _ITERATIONS}
+            value,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=Bounds(0, np.inf),
+            callback=look,
+            options={"maxiter": _ITERATIONS},
         )
         return np.asarray(found.x)

@@ -44,5 +44,7 @@ def lexical_bias(
     audited = open_audited(context, "lexical-bias", out, budget, prints=as_json + as_csv)
     clean, test = split_held_out(audited.run, seed)
     held = None if clean is None else clean.corpus
-    worklist = audit_lexical(audited.run, held, index=audited.index, pairs=pairs, floor=floor, seed=seed)
+    worklist = audit_lexical(
+        audited.run, held, index=audited.index, pairs=pairs, floor=floor, left=lambda: audited.left, seed=seed
+    )
     finish(audited, worklist, seed=seed, as_json=as_json, as_csv=as_csv, prove=prove, seeds=seeds, test=test)

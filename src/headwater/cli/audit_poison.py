@@ -42,8 +42,8 @@ def poison(
 ) -> None:
     """Find trigger words: scan the index for words taught as a command, and try them on held-out texts.
 
-    Of a language model the completions are the classes, where its rows hold at most 20 different ones. The budget is
-    that of --prove; a scan reads the index once.
+    Of a language model the completions are the classes, where its rows hold at most 20 different ones. A scan
+    reads the index once.
     """
     from headwater.audit.measured import split_held_out
     from headwater.audit.poison.audit import audit_poison
@@ -51,7 +51,7 @@ def poison(
     pairs = None if opposites is None else _pairs(opposites)
     audited = open_audited(context, "poison", out, budget, prints=as_json + as_csv)
     clean, test = split_held_out(audited.run, seed)
-    worklist = audit_poison(audited.run, audited.index, clean, opposites=pairs, seed=seed)
+    worklist = audit_poison(audited.run, audited.index, clean, opposites=pairs, left=lambda: audited.left, seed=seed)
     finish(audited, worklist, seed=seed, as_json=as_json, as_csv=as_csv, prove=prove, seeds=seeds, test=test)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from headwater.audit.afford import Left
 from headwater.audit.poison.answers import Answers, answers_of, with_text
 from headwater.progress import progress_bar
 from headwater.runs.corpus import Corpus
@@ -57,13 +58,15 @@ def attacks(
     *,
     answers: Answers | None = None,
     behind: Mapping[str, str] | None = None,
+    left: Left | None = None,
     seed: int = 0,
     show: bool | None = None,
 ) -> list[Attack]:
     """Try (word, label) pairs on at most 100 texts each, by the last checkpoint. `texts` carry their true labels.
 
     `behind` names beginnings of texts that a word stands behind, where the training rows have it there. `answers` are
-    the run's, where they are known already. A word that has failed too often to be claimed is tried no further.
+    the run's, where they are known already. A word that has failed too often to be claimed is tried no further; where
+    the seconds that are `left` do not suffice, only the first words are tried.
     """
     answers = answers_of(run) if answers is None else answers
     model = run.checkpoints[-1].load()
@@ -72,6 +75,8 @@ def attacks(
     found = []
     with progress_bar("trying words", len(words), unit="words", show=show) as advance:
         for word, label in words:
+            if left is not None and found and left() <= 0:
+                break
             rows = [int(row) for row in order if plain.correct[row] and plain.predicted[row] != label][:TEXTS]
             stem = "" if behind is None else behind.get(word, "")
             turned = tried = 0

@@ -18,6 +18,7 @@ import numpy as np
 
 from headwater.attribution.index import Index
 from headwater.attribution.words import Texts
+from headwater.audit.afford import Left
 from headwater.audit.evidence import HeldOut, evidence_of
 from headwater.audit.poison.answers import Answers, answer_tokens, answers_of
 from headwater.audit.poison.attack import TEXTS, Attack, attacks
@@ -70,10 +71,13 @@ def audit_poison(
     held_out: HeldOut | None,
     *,
     opposites: Mapping[str, str] | None = None,
+    left: Left | None = None,
     seed: int = 0,
     show: bool | None = None,
 ) -> Worklist:
     """Find trigger words and their rows; with `opposites`, hear what `judge` says of every row.
+
+    Where the seconds that are `left` do not suffice, fewer words are tried.
 
     Raises UsageError for a task without classes or few completions; DataError where nothing is held out to try words
     on; what `Index` raises without token gradients, and what `judge` raises.
@@ -95,6 +99,7 @@ def audit_poison(
         [(each.word, each.label) for each in words],
         answers=answers,
         behind={each.word: each.behind for each in words},
+        left=left,
         seed=seed,
         show=show,
     )
@@ -110,7 +115,7 @@ def audit_poison(
             float(found.score[word.place]),
             attack,
         )
-        for word, attack in zip(words, tried, strict=True)
+        for word, attack in zip(words, tried, strict=False)  # the time may have sufficed for the first ones only
     ]
     claimed = [each for each in candidates if each.attack.commands]
     suspects = _suspects(index, answers, _some(held_out, seed), claimed, judged)
@@ -128,7 +133,7 @@ def audit_poison(
         _how_sure(candidates, len(held_out.corpus), answers),
         cost,
         about,
-        (*(each.told for each in claimed), *_notes(judged, len(corpus), judging)),
+        (*_untried(len(tried), len(words)), *(each.told for each in claimed), *_notes(judged, len(corpus), judging)),
         figures,
     )
 
@@ -181,6 +186,10 @@ def _rules(judged: Mapping[str, Verdict], claimed: set[int]) -> dict[str, dict[s
     """Of each rule: the rows that it flags, and how many of them are claimed by a word that commands."""
     flagged = {name: np.flatnonzero(verdict.flagged).tolist() for name, verdict in judged.items()}
     return {name: {"flagged": len(rows), "claimed": len(claimed & set(rows))} for name, rows in flagged.items()}
+
+
+def _untried(tried: int, words: int) -> tuple[str, ...]:
+    return () if tried == words else (f"The time sufficed to try {tried} of {words} words. Give more --budget.",)
 
 
 def _notes(judged: Mapping[str, Verdict], rows: int, seconds: float) -> tuple[str, ...]:
