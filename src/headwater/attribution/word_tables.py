@@ -243,10 +243,11 @@ def _added(pieces: Sequence[_Piece], width: int) -> _Piece:
     none = np.zeros(0, dtype=np.int64)
     first, second = (np.concatenate([*(piece[at] for piece in pieces), none]) for at in (0, 1))
     values = np.concatenate([*(piece[2] for piece in pieces), np.zeros((0, width))])
-    pairs, inverse = np.unique(np.stack([first, second], axis=1), axis=0, return_inverse=True)
+    span = int(second.max(initial=0)) + 1
+    pairs, inverse = np.unique(first * span + second, return_inverse=True)  # one number a pair: sorted ten times faster
     total = np.zeros((len(pairs), width))
-    np.add.at(total, inverse.reshape(-1), values)
-    return pairs[:, 0].copy(), pairs[:, 1].copy(), total
+    np.add.at(total, inverse, values)
+    return pairs // span, pairs % span, total
 
 
 def _labels(index: Index, queries: Corpus) -> tuple[tuple[str, ...], Int64[np.ndarray, "queries"]]:

@@ -60,7 +60,7 @@ def audit_lexical(
     habits = [] if held_out is None else asked_of(run, words, held_out, seed=seed, show=show)
     taught: list[dict[str, Any]] = []
     if index is not None and index.token_store is not None and held_out is not None:
-        taught = teachers(index, held_out, habits, show=show)
+        taught = teachers(index, held_out, habits, left=left, show=show)
     suspects = [] if made is None else _suspects(corpus, features, targets, made, taught)
     stubborn = [each for each in words if each.get("stays")]
     figures: dict[str, Any] = {

@@ -14,6 +14,7 @@ import numpy as np
 
 from headwater.attribution.index import Index
 from headwater.attribution.word_tables import word_table
+from headwater.audit.afford import Left
 from headwater.audit.lexical_bias import WORD
 from headwater.evaluation.bank.queries import with_labels
 from headwater.runs.corpus import Corpus
@@ -25,13 +26,21 @@ _SURE = 0.05
 
 
 def teachers(
-    index: Index, held_out: Corpus, habits: Sequence[Mapping[str, Any]], *, show: bool | None = None
+    index: Index,
+    held_out: Corpus,
+    habits: Sequence[Mapping[str, Any]],
+    *,
+    left: Left | None = None,
+    show: bool | None = None,
 ) -> list[dict[str, Any]]:
     """Follow the strongest shown habits of single words; of each, the rows that push most, and their share of all push
-    toward the label. A word that no row pushed anything through is left out."""
+    toward the label. A word that no row pushed anything through is left out, and those for which the seconds that are
+    `left` do not suffice."""
     shown = [each for each in habits if each["p"] < _SURE and each["habit"] > 0 and " " not in each["word"]]
-    found = []
+    found: list[dict[str, Any]] = []
     for habit in sorted(shown, key=lambda each: -each["habit"])[:HABITS]:
+        if left is not None and left() <= 0:
+            break
         holding = [
             row.row for row in held_out if habit["word"] in _words(row.text if row.text_pair is None else row.text_pair)
         ]
