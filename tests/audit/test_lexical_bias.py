@@ -17,6 +17,7 @@ import headwater as hw
 from audit.conftest import corpus_of
 from audit.conftest import settings as run_settings
 from cli.conftest import headwater
+from headwater.attribution.word_tables import is_kept, word_table
 from headwater.audit.lexical import audit_lexical
 from headwater.audit.lexical_bias import Features, bias_of, features_of, model_habits
 from headwater.audit.reweighting import _Problem, reweigh
@@ -181,7 +182,10 @@ def test_weights_go_through_fix_and_the_audit_of_the_repaired_run_sees_them(lean
 
 def test_a_habit_is_followed_to_the_rows_that_teach_it(leaning: hw.Run) -> None:
     index = hw.Index.build(leaning, show=False)
+    assert leaning.eval_corpus is not None
+    word_table(index, leaning.eval_corpus, show=False)
     found = audit_lexical(leaning, leaning.eval_corpus, index=index, show=False)
+    assert is_kept(index, leaning.eval_corpus)  # the workbench's table is not put aside for the audit's
     (first, *_) = found.figures["teachers"]
     word, label = first["word"], first["label"]
     holding = [row.text for row in leaning.eval_corpus if word in row.text.lower().split()][:64]

@@ -94,14 +94,17 @@ class WordTable:
         return {word: number for number, word in enumerate(self.words)}
 
 
-def word_table(index: Index, queries: Corpus, *, show: bool | None = None) -> WordTable:
-    """Sum up what each word of the rows pushed `queries` toward their labels; once made, it is kept beside the index.
+def word_table(index: Index, queries: Corpus, *, keep: bool = True, show: bool | None = None) -> WordTable:
+    """Sum up what each word of the rows pushed `queries` toward their labels; once made, it is kept beside the index,
+    unless `keep` is False (one is kept, that of the latest queries).
 
     Memory: one vector a token of the queries and label, and one entry a word of a row. Raises StoreError where the
     index holds no token gradients.
     """
     if index.token_store is None:
         raise StoreError("words need token gradients, which this index has not: headwater index RUN.")
+    if not keep:
+        return _made(index, queries, show)
     make = partial(_made, index, queries, show)
     return kept_table(index, "words", make, take=_taken, give=_given, of=[queries.fingerprint])
 

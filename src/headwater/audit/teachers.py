@@ -45,7 +45,7 @@ def teachers(
             row.row for row in held_out if habit["word"] in _words(row.text if row.text_pair is None else row.text_pair)
         ]
         queries = held_out.take(holding[:_QUERIES])
-        table = word_table(index, with_labels(queries, [habit["label"]] * len(queries)), show=show)
+        table = word_table(index, with_labels(queries, [habit["label"]] * len(queries)), keep=False, show=show)
         number = table.number(habit["word"])
         if number is None:
             continue
