@@ -128,8 +128,8 @@ def queries_that_fit(index: Index, clean: HeldOut, most: int, left: Left | None,
 def _reading_seconds(run: Run, seed: int) -> float:
     """Seconds that the run's last checkpoint takes to read one row; what comes before the first row is paid once."""
     rows = drawn(len(run.corpus), _TIMED, seed).tolist()
-    first, whole = (_timed(lambda some=some: look(run, some, show=False)) for some in (rows[:1], rows))
-    return max(whole - first, 0.0) / len(rows)
+    first = _timed(lambda: look(run, rows[:1], show=False))
+    return max(_timed(lambda: look(run, rows, show=False)) - first, 0.0) / len(rows)
 
 
 def _counting_seconds(run: Run, seed: int) -> float:

@@ -72,7 +72,7 @@ def attacks(
     model = run.checkpoints[-1].load()
     plain = answers.ask(run, model, texts, show=show)
     order = np.random.default_rng(seed).permutation(len(texts))
-    found = []
+    found: list[Attack] = []
     with progress_bar("trying words", len(words), unit="words", show=show) as advance:
         for word, label in words:
             if left is not None and found and left() <= 0:
