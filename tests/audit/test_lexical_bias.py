@@ -205,3 +205,14 @@ def test_a_habit_is_followed_to_the_rows_that_teach_it(leaning: hw.Run) -> None:
         assert each["share"] == pytest.approx(push[row] / whole, rel=1e-3)
         assert each["label"] == label  # who teaches a habit carries its label
     assert any(f"The habit {word!r} for {label}" in note for note in found.notes)
+
+
+def test_a_habit_is_followed_where_held_out_labels_are_class_numbers(leaning: hw.Run) -> None:
+    index = hw.Index.build(leaning, show=False)
+    assert leaning.eval_corpus is not None
+    rows = [{"text": row.text, "label": leaning.label2id[str(row.label)]} for row in leaning.eval_corpus]
+    numbered = hw.Corpus.read(rows, name="numbered.jsonl")
+    by_name, by_number = (
+        audit_lexical(leaning, held, index=index, show=False) for held in (leaning.eval_corpus, numbered)
+    )
+    assert by_number.figures["teachers"] and by_number.figures["teachers"] == by_name.figures["teachers"]

@@ -138,6 +138,7 @@ def visit(browser: Any, address: str, seen_run: Path) -> Iterator[Callable[..., 
         contexts.append(context)
         page = context.new_page()
         page.goto(f"{address}/worklist?token={TOKEN}")  # it asks the model for nothing
+        page.wait_for_selector("body:not(:has(.waiting))")  # a page that waits goes on by itself, against the next goto
         page.on("console", lambda message: faults.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: faults.append(f"error: {error}"))
         page.goto(address + path)

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64
 
 from headwater.attribution.aggregate import Aggregation, Columns, Over, aggregate_question
 from headwater.attribution.answer import answer, with_hubs
-from headwater.attribution.answerable import answerable
+from headwater.attribution.answerable import answerable, options_of
 from headwater.attribution.attributions import Attribution, Attributions
 from headwater.attribution.building import build_index
 from headwater.attribution.cluster import Finder, held
@@ -286,7 +286,7 @@ class Index:
                 for number, rows in enumerate(find(question, scorer, k, chosen, allowed)):
                     found.append(answer(question, scorer, number, rows, k))
                     advance(1)
-        made = self._options(get_method(method), options)
+        made = options_of(self._members, get_method(method), options)
         items = with_hubs(found)
         return Attributions(items, answer_facts(self._members, method, made, question, k, items))
 
@@ -330,7 +330,7 @@ class Index:
         with progress_bar("aggregate", len(asked), unit="queries", show=show) as advance:
             for _, block, block_labels in query_blocks(asked, labels, get_method(method), len(self)):
                 question = self._question(block, block_labels, get_method(method), max_new_tokens)
-                made = self._options(get_method(method), options)
+                made = options_of(self._members, get_method(method), options)
                 aggregate_question(question, made, over, columns)
                 advance(len(block))
         return columns.result()
@@ -371,7 +371,7 @@ class Index:
     ) -> tuple[AskedQuestion, Scorer]:
         """Make a block of queries ready to be scored; `judge` predicts them too, for answers that show it."""
         chosen = get_method(method)
-        made = self._options(chosen, options)
+        made = options_of(self._members, chosen, options)
         question = self._question(queries, labels, chosen, max_new_tokens, judge, spans)
         return question, prepared(question, made)
 
@@ -396,17 +396,3 @@ class Index:
             else settle_completions(runs, models, queries, labels, max_new_tokens, judge=judge, spans=spans)
         )
         return AskedQuestion(self._members, asked, targets, method)
-
-    def _options(self, method: Method, given: Mapping[str, Any]) -> Any:
-        """Make the method's options; an index that keeps few words answers with as many, on both sides."""
-        made = method.make_options(**given)
-        stores = [member.tokens for member in self._members]
-        kept = [store.manifest.max_words for store in stores if store is not None]
-        least = min((words for words in kept if words is not None), default=None)
-        if method.need != "tokens" or least is None or (made.max_words is not None and made.max_words <= least):
-            return made
-        if made.max_words is None:
-            return method.make_options(**{**given, "max_words": least})
-        raise UsageError(
-            f"this index keeps {least} words a row and checkpoint; it cannot answer with {made.max_words}."
-        )

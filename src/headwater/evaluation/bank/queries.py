@@ -17,11 +17,12 @@ def with_labels(queries: Corpus, labels: Sequence[Label]) -> Corpus:
     """The same texts with these labels, one each: those that are to be explained, say the ones predicted."""
     if len(labels) != len(queries):
         raise UsageError(f"{queries.name}: {len(labels):,} labels for {len(queries):,} queries.")
-    if queries.columns.label is not None:
-        return queries.with_labels(dict(enumerate(labels)))
-    name = "label" if "label" not in queries.table.column_names else "label of the query"
-    table = queries.table.append_column(name, pa.array(list(labels)))
-    return Corpus(table, replace(queries.columns, label=name), queries.name)
+    table, name, values = queries.table, queries.columns.label, pa.array(list(labels))
+    if name is not None:  # names of classes may stand in for numbers, and the other way round
+        table = table.set_column(table.column_names.index(name), name, values)
+        return Corpus(table, queries.columns, queries.name)
+    name = "label" if "label" not in table.column_names else "label of the query"
+    return Corpus(table.append_column(name, values), replace(queries.columns, label=name), queries.name)
 
 
 def check_queries(run: Run, queries: Corpus) -> None:
