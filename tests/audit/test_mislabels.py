@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import rankdata
 from sklearn.metrics.pairwise import cosine_similarity
 
@@ -17,11 +19,12 @@ from cli.conftest import headwater
 from headwater.audit.afford import part_of
 from headwater.audit.detectors import COMBINED, combined, neighbours_disagree, of_opponents
 from headwater.audit.encoder import embeddings
+from headwater.audit.evidence import HeldOut
 from headwater.audit.excess import contradiction, excess, if_wrong
 from headwater.audit.folds import FOLDS, first_alike, fold_of, out_of_sample, together
 from headwater.audit.measured import Measured, measure, split_held_out
 from headwater.audit.mislabels import audit_mislabels
-from headwater.errors import UsageError
+from headwater.errors import DataError, UsageError
 from headwater.evaluation.metrics.label_noise import mislabel_auc
 from headwater.training import predict, retrain, train
 
@@ -140,7 +143,8 @@ def test_what_several_kinds_of_models_say_together_is_their_mean(noisy: Made) ->
 
 def test_a_fold_is_asked_of_models_that_never_saw_it(noisy: Made) -> None:
     """By hand: the other four folds retrained on by the recipe, and asked about the fifth."""
-    rows, folds = list(range(120)), fold_of(noisy.run.targets, 0)
+    rows, alike = list(range(120)), first_alike([str(row.text) for row in noisy.run.corpus])
+    folds = fold_of(noisy.run.targets, alike, 0)
     found = out_of_sample(noisy.run, rows, None, "recipe", show=False)
     assert found.clean.shape == (FOLDS, 0, 2)
     model = retrain(noisy.run, rows=np.flatnonzero(folds != 3).tolist(), show=False)
@@ -149,13 +153,23 @@ def test_a_fold_is_asked_of_models_that_never_saw_it(noisy: Made) -> None:
     np.testing.assert_allclose(found.rows[mine], told.probabilities, atol=1e-6)
 
 
-def test_folds_hold_every_class_evenly_and_follow_the_seed() -> None:
-    targets = [0] * 53 + [1] * 12
-    folds = fold_of(targets, 1)
-    for label in (0, 1):
-        counts = np.bincount(folds[np.asarray(targets) == label], minlength=FOLDS)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=5, max_size=80), st.integers(0, 9))
+def test_folds_hold_the_texts_of_every_class_evenly(rows: list[tuple[int, int]], seed: int) -> None:
+    """A row is a class and a text; texts stand in one fold, but those that are a whole class."""
+    alike = first_alike([str(text) for _, text in rows])
+    targets = np.array([label for label, _ in rows])
+    folds = fold_of(targets, alike, seed)
+    assert (folds == fold_of(targets, alike, seed)).all()
+    whole = {int(alike[targets == label][0]) for label in set(targets) if len(set(alike[targets == label])) == 1}
+    for text in set(alike) - whole:
+        assert len(set(folds[alike == text])) == 1
+    firsts = alike == np.arange(len(alike))
+    for label in set(targets):
+        dealt = folds[(targets == label) & firsts & ~np.isin(alike, sorted(whole))]
+        counts = np.bincount(dealt, minlength=FOLDS)
         assert counts.max() - counts.min() <= 1
-    assert (fold_of(targets, 1) == folds).all() and (fold_of(targets, 2) != folds).any()
+    if len(set(alike)) >= FOLDS:
+        assert set(folds) == set(range(FOLDS))
 
 
 def test_a_model_that_judges_a_row_has_not_seen_its_twin_either(noisy: Made) -> None:
@@ -166,6 +180,69 @@ def test_a_model_that_judges_a_row_has_not_seen_its_twin_either(noisy: Made) -> 
     found = out_of_sample(run, range(120), None, "words", show=False)
     np.testing.assert_allclose(found.rows[:60], found.rows[60:])
     assert first_alike([row["text"] for row in rows + twins]).tolist() == [*range(60), *range(60)]
+    held = out_of_sample(run, range(60), corpus_of(twins[:20]), "words", show=False)
+    np.testing.assert_allclose(held.clean, np.broadcast_to(held.rows[:20], (FOLDS, 20, 2)))
+
+
+def utterances(seed: int) -> list[dict[str, str]]:
+    """What people say to a phone, all labelled rightly: 300 texts, the first of them 50 times as often as the last."""
+    generator = np.random.default_rng(seed)
+    texts = []
+    for number in range(300):
+        words = [f"w{generator.integers(400)}" for _ in range(4)]
+        label = "good" if number % 2 else "bad"
+        texts.append({"text": " ".join([*words, label] if generator.uniform() < 0.6 else words), "label": label})
+    share = 1 / np.arange(1, 301)
+    return [texts[number] for number in generator.choice(300, 1600, p=share / share.sum())]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_texts_that_are_said_often_are_not_counted_as_wrong(noisy: Made, seed: int) -> None:
+    """Neither as wrong labels nor as a rule; and a class that is one text throughout is no contradiction."""
+    rows = utterances(seed)
+    held = HeldOut(corpus_of(rows[1200:], "eval.jsonl"))
+    run = replace(noisy.run, recipe=None, corpus=corpus_of(rows[:1200]), eval_corpus=None)
+    words = out_of_sample(run, range(1200), held.corpus, "words", show=False)
+    truth = np.array([run.label2id[str(label)] for label in held.labels])
+    right, wrong = (
+        words.clean_by_text(np.mean([told(each, truth) for each in words.clean], axis=0))
+        for told in (contradiction, if_wrong)
+    )
+    judged = words.by_text(contradiction(words.rows, np.asarray(run.targets)))
+    assert len(judged) < 300 and excess(judged, right, wrong).count == 0
+    assert excess(judged, right, wrong, of="clean").count == 0
+
+
+def test_a_class_that_is_one_text_throughout_is_no_contradiction(noisy: Made) -> None:
+    rows = [{"text": f"w{number} w{number % 7}", "label": "good"} for number in range(60)]
+    rows += [{"text": "stop", "label": "bad"}] * 20
+    run = replace(noisy.run, corpus=corpus_of(rows))
+    found = out_of_sample(run, range(80), None, "words", show=False)
+    assert (found.rows.argmax(axis=1) == np.asarray(run.targets)).all()
+
+
+def test_fewer_texts_than_folds_are_told(noisy: Made) -> None:
+    run = replace(noisy.run, corpus=corpus_of([{"text": f"w{n % 4}", "label": "good"} for n in range(40)]))
+    with pytest.raises(DataError, match="40 rows hold 4 different texts"):
+        audit_mislabels(run, None, show=False)
+
+
+def test_a_planted_copy_is_measured_as_the_run_was(noisy: Made) -> None:
+    """Of the least believed rows and in no time at all: the copy's are as many, and nothing is timed."""
+    clean, _ = split_held_out(noisy.run)
+    found = measure(noisy.run, noisy.index, clean, left=lambda: 120.0, reading=1.0, show=False)
+    again = measure(noisy.run, noisy.index, clean, left=lambda: 0.0, like=found, show=False)
+    assert again.rows.tolist() == found.rows.tolist() and again.outside.ways == found.outside.ways
+    for name, scores in found.scores.items():
+        np.testing.assert_allclose(again.scores[name], scores)
+
+
+def test_what_cannot_be_calibrated_is_told_and_the_audit_stands(noisy: Made, tmp_path: Path) -> None:
+    found, calibrated = audit_mislabels(noisy.run, None, top=5, plant=0.005, keep=tmp_path, show=False)
+    assert calibrated is None and len(found.suspects) == 5
+    assert any("Nothing is calibrated: 120 known rows, 1 wrong" in note for note in found.notes)
+    found, calibrated = audit_mislabels(noisy.run, None, top=5, plant=0.1, keep=tmp_path, left=lambda: 0.2, show=False)
+    assert calibrated is None and any("did not suffice for --plant" in note for note in found.notes)
 
 
 def test_finished_folds_are_kept(noisy: Made, tmp_path: Path) -> None:
@@ -236,11 +313,12 @@ def test_too_little_time_takes_word_counts_and_says_so(noisy: Made) -> None:
 def test_where_the_model_cannot_read_all_rows_it_reads_those_that_word_counts_believe_least(noisy: Made) -> None:
     """Reading a row is made slow, so that a quarter of the time suffices for 30 rows; counting words is not."""
     clean, _ = split_held_out(noisy.run)
-    words = out_of_sample(noisy.run, range(120), None, "words", show=False).rows
+    assert clean is not None
+    words = out_of_sample(noisy.run, range(120), clean.corpus, "words", show=False).rows
     belief = words[np.arange(120), noisy.run.targets]
     part = part_of(
         noisy.run,
-        lambda rows, way: out_of_sample(noisy.run, rows.tolist(), None, way, show=False),
+        lambda rows, way: out_of_sample(noisy.run, rows.tolist(), clean.corpus, way, show=False),
         lambda: 120.0,
         seed=0,
         reading=1.0,

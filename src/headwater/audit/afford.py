@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Int64
 
 from headwater.attribution.index import Index
 from headwater.attribution.seen import look
-from headwater.audit.encoder import seconds_of
+from headwater.audit.encoder import is_installed, seconds_of
 from headwater.audit.evidence import HeldOut
-from headwater.audit.folds import FOLDS, WAYS, OutOfSample, Way, out_of_sample
+from headwater.audit.folds import FOLDS, WAYS, OutOfSample, Way, out_of_sample, texts_of
 from headwater.errors import UsageError
 from headwater.models.load import MINILM_WHEEL
 from headwater.remedies.cost import retraining_seconds
@@ -81,29 +81,32 @@ def part_of(
     if SAFETY * _counting_seconds(run, seed) > _HALF * left():
         note = f"The time did not suffice for all rows: {most:,} of {count:,}, drawn at random, were audited."
         return Part(drawn(count, most, seed), reading, notes=(note,))
-    counted = ask(everything, "words")
-    belief = counted.rows[everything, np.asarray(run.targets)]
     note = (
         f"The time did not suffice for the model to read all rows: word counts judged all {count:,}, and the {most:,} "
         "that they believe least were looked at closely."
     )
-    return Part(np.sort(np.argsort(belief, kind="stable")[:most]), reading, counted, (note,))
+    return _least_believed(run, ask, most, reading, (note,))
 
 
-def ways_of(run: Run, part: Part, left: Left | None) -> tuple[list[Way], list[str]]:
-    """The kinds of models that can be asked in time, the one that matters most first; and what to say about it."""
+def part_like(run: Run, ask: Callable[[Rows, Way], OutOfSample], part: Part) -> Part:
+    """The rows of a copy of the corpus, as many as `part` has, and chosen as they were."""
+    return part if part.counted is None else _least_believed(run, ask, len(part.rows), part.reading, part.notes)
+
+
+def ways_of(run: Run, part: Part, clean: int, left: Left | None) -> tuple[list[Way], list[str]]:
+    """The kinds of models that can be asked in time about the part and so many clean rows, the one that matters most
+    first; and what to say about it."""
     ways: list[Way] = []
     notes, needed = [], 0.0
     if run.recipe is not None:
-        fits, needed = (True, 0.0) if left is None else _folds_fit(run, len(part.rows), part.reading, _FOLDS * left())
+        fits, needed = (True, 0.0) if left is None else _folds_fit(run, part, clean, _FOLDS * left())
         ways += ["recipe"] if fits else []
-    some = drawn(len(part.rows), _TIMED, 0)
-    reading = seconds_of([str(run.corpus[int(row)].text) for row in part.rows[some]])
-    spare = None if left is None else left() - (needed if ways else 0.0)
-    if reading is not None and (spare is None or SAFETY * reading / len(some) * len(part.rows) <= _HALF * spare):
-        ways.append("minilm")
-    if reading is None:
+    if not is_installed():
         notes.append(f"A frozen MiniLM would be asked as well: {MINILM_WHEEL}")
+    elif left is None or _encoding_seconds(run, part, clean) <= _HALF * (left() - (needed if ways else 0.0)):
+        ways.append("minilm")
+    else:
+        notes.append("The time did not suffice to ask a frozen MiniLM as well.")
     ways.append("words")
     if run.recipe is None:
         notes.append(f"The run cannot be trained again ({run.no_recipe or 'no recipe'}): {WAYS[ways[0]]} stand in.")
@@ -122,7 +125,17 @@ def queries_that_fit(index: Index, clean: HeldOut, most: int, left: Left | None,
         return most
     few = clean.take(drawn(len(clean.corpus), _QUERIES, seed).tolist())
     each = SAFETY * _timed(lambda: index.scores(few.corpus, few.labels, normalize="train", show=False)) / _QUERIES
-    return min(most, int(_HALF * left() / max(each, 1e-9)))
+    return min(most, int(_HALF * max(left(), 0.0) / max(each, 1e-9)))
+
+
+def _least_believed(
+    run: Run, ask: Callable[[Rows, Way], OutOfSample], most: int, reading: float, notes: tuple[str, ...]
+) -> Part:
+    """Let word counts judge all rows; take those whose labels they believe least."""
+    everything = np.arange(len(run.corpus))
+    counted = ask(everything, "words")
+    belief = counted.rows[everything, np.asarray(run.targets)]
+    return Part(np.sort(np.argsort(belief, kind="stable")[:most]), reading, counted, notes)
 
 
 def _reading_seconds(run: Run, seed: int) -> float:
@@ -138,18 +151,26 @@ def _counting_seconds(run: Run, seed: int) -> float:
     return _timed(lambda: out_of_sample(run, rows, None, "words", show=False)) / len(rows) * len(run.corpus)
 
 
-def _folds_fit(run: Run, rows: int, reading: float, left: float) -> tuple[bool, float]:
+def _encoding_seconds(run: Run, part: Part, clean: int) -> float:
+    """Seconds that a frozen MiniLM takes to read the part and so many clean rows."""
+    some = part.rows[drawn(len(part.rows), _TIMED, 0)]
+    return SAFETY * seconds_of(texts_of(run.corpus.take(some.tolist()))) / len(some) * (len(part.rows) + clean)
+
+
+def _folds_fit(run: Run, part: Part, clean: int, left: float) -> tuple[bool, float]:
     """Whether five folds by the recipe fit into so many seconds, and how many they would take.
 
-    `reading`: seconds a row. A step of training costs three times as much at least; where that may fit, real steps say
-    what it is.
+    A step of training costs three times as much as reading at least; where that may fit, real steps say what it is.
     """
-    asked = SAFETY * reading * rows  # of each fold's model, about its own rows
+    rows = len(part.rows)
+    asked = SAFETY * part.reading * (rows + FOLDS * clean)  # each fold's model is asked about its own, and all clean
     epochs = float(run.need_recipe().arguments.get("num_train_epochs", 3.0))
-    needed = asked + SAFETY * reading * rows * 3 * epochs * (FOLDS - 1)
-    if needed > left or _SURELY * needed < left:
+    needed = asked + SAFETY * part.reading * rows * 3 * epochs * (FOLDS - 1)
+    by_steps = int(run.need_recipe().arguments.get("max_steps") or -1) > 0  # how many, only trying can tell
+    if not by_steps and (needed > left or _SURELY * needed < left):
         return needed <= left, needed
-    needed = asked + SAFETY * (FOLDS - 1) * retraining_seconds(run)
+    small = run if rows == len(run.corpus) else replace(run, corpus=run.corpus.take(part.rows.tolist()))
+    needed = asked + SAFETY * (FOLDS - 1) * retraining_seconds(small)
     return needed <= left, needed
 
 

@@ -107,15 +107,20 @@ class Calibrated:
 
 
 def calibrate(source: Source, scores: Float[np.ndarray, " known"], wrong: Bool[np.ndarray, " known"]) -> Calibrated:
-    """Fit a curve. Raises DataError for fewer than 20 known rows, or fewer than two of a kind."""
+    """Fit a curve. Raises DataError as `check_known` does."""
     wrong = np.asarray(wrong, dtype=bool)
+    check_known(wrong)
+    return Calibrated(source, np.asarray(scores, dtype=np.float64), wrong)
+
+
+def check_known(wrong: Bool[np.ndarray, " known"]) -> None:
+    """Raise DataError for fewer than 20 known rows, or fewer than two of a kind."""
     kinds = int(wrong.sum()), int((~wrong).sum())
     if len(wrong) < LEAST or min(kinds) < 2:
         raise DataError(
             f"{len(wrong)} known rows, {kinds[0]} wrong and {kinds[1]} right, are too few to calibrate on: at least "
             f"{LEAST} are needed, and two of each kind."
         )
-    return Calibrated(source, np.asarray(scores, dtype=np.float64), wrong)
 
 
 def read_reviewed(path: Path, rows: int) -> dict[int, bool]:

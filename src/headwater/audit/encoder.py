@@ -17,12 +17,17 @@ MAX_LENGTH = 128  # tokens; what comes after is not read
 _BATCH = 64
 
 
-def seconds_of(texts: Sequence[str]) -> float | None:
-    """Time the encoder on some texts, its loading left out; None where its wheel is not installed."""
+def is_installed() -> bool:
+    """Whether the encoder's wheel is here."""
     try:
         resolve(MINILM)
     except ModelError:
-        return None
+        return False
+    return True
+
+
+def seconds_of(texts: Sequence[str]) -> float:
+    """Time the encoder on some texts, its loading left out. Raises ModelError without the wheel."""
     began = time.monotonic()
     embeddings(texts[:1], show=False)
     loaded = time.monotonic()

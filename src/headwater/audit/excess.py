@@ -1,16 +1,18 @@
 """How many labels are wrong: training rows beside clean rows, both judged by models that never saw them.
 
     s(x, y) = largest p of another label - p of y               -1 (sure y is right) to 1 (sure y is wrong)
-    mean of s over training rows = (1 - e) * right + e * wrong,      e = (train - right) / (wrong - right)
+    mean of s over training texts = (1 - e) * right + e * wrong,      e = (train - right) / (wrong - right)
 
-`right` is the mean over clean rows with their own labels, `wrong` over the same rows with every other label: what s is
-where a label is drawn at random among the others. e is the share of wrong labels, n = e * N; its interval is that of
-Welch's t. Nothing is said (n = 0) unless the difference is beyond chance: one-sided, at 1%.
+`right` is the mean over clean texts with their own labels, `wrong` over the same with every other label: what s is
+where a label is drawn at random among the others. A text has one voice on either side, and counts once, however many
+rows hold it (s is then their mean): else what is said often would drown the rest. e is the share of wrong labels, n =
+e * texts; its interval is that of Welch's t. Nothing is said (n = 0) unless the difference is beyond chance: one-sided,
+at 1%.
 
 The other way round, clean rows that are contradicted *more* than training rows say that the training rows follow a
 rule which the clean rows do not (all spam with "call" filed under ham): the models learned it, so no training row
-contradicts them, and only the influence on clean rows can tell which rows taught it. Texts that occur twice in training
-make training rows easier, too, so this is said at 0.1% only.
+contradicts them, and only the influence on clean rows can tell which rows taught it. Texts of which training holds
+near-copies are easier, too, so this is said at 0.1% only.
 """
 
 from __future__ import annotations
@@ -66,25 +68,27 @@ def if_wrong(
 
 
 def excess(
-    train: Float[np.ndarray, " rows"],
+    train: Float[np.ndarray, " texts"],
     right: Float[np.ndarray, " clean"],
     wrong: Float[np.ndarray, " clean"],
     *,
+    rows: int | None = None,
     of: Literal["train", "clean"] = "train",
 ) -> Excess:
-    """Count wrong labels by s of the training rows, and of clean rows with right and with wrong labels.
+    """Count wrong labels by s of the training texts, and of clean ones with right and with wrong labels.
 
-    `of` "clean" counts how many more clean rows are contradicted, as a number of training rows. Models that cannot tell
-    right labels from wrong ones count nothing.
+    `rows`: how many rows hold the training texts (None: one each). `of` "clean" counts how many more clean texts are
+    contradicted, as a number of training texts. Models that cannot tell right labels from wrong ones count nothing.
     """
-    rows, gap = len(train), float(np.mean(wrong) - np.mean(right))
-    if len(right) < 2 or gap <= 0:
+    texts, rows = len(train), len(train) if rows is None else rows
+    gap = float(np.mean(wrong) - np.mean(right))
+    if min(texts, len(right)) < 2 or gap <= 0:
         return Excess(0, 0, 0, rows, 1.0)
     first, second = (train, right) if of == "train" else (right, train)
     test = ttest_ind(first, second, equal_var=False, alternative="greater")
     between = ttest_ind(first, second, equal_var=False).confidence_interval(0.95)
     middle, low, high = (
-        min(max(round(rows * float(value) / gap), 0), rows)
+        min(max(round(texts * float(value) / gap), 0), texts)
         for value in np.nan_to_num([np.mean(first) - np.mean(second), between.low, between.high])
     )
     if not test.pvalue < ALPHA[of]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from headwater.attribution.index import Index
 from headwater.attribution.seen import Seen, look
-from headwater.audit.afford import Left, Rows, drawn, part_of, queries_that_fit, ways_of
+from headwater.audit.afford import Left, Part, Rows, drawn, part_like, part_of, queries_that_fit, ways_of
 from headwater.audit.detectors import ABOUT, combined, confident_learning, of_model, of_opponents
 from headwater.audit.evidence import HeldOut
 from headwater.audit.excess import Excess, contradiction, excess, if_wrong
@@ -45,6 +46,8 @@ class Measured:
     asked: HeldOut | None
     """The clean rows of `opposed`."""
     notes: tuple[str, ...]
+    part: Part
+    """How `rows` were chosen."""
 
     @property
     def leads(self) -> str:
@@ -80,17 +83,22 @@ def measure(
     *,
     left: Left | None = None,
     reading: float | None = None,
+    like: Measured | None = None,
     keep: Path | None = None,
     seed: int = 0,
     show: bool | None = None,
 ) -> Measured:
     """Let every detector judge the rows. `left` says how many seconds there are; without it time is no matter.
 
-    `reading` are the seconds that the model takes a row, timed if not known. `keep` is a folder for finished folds.
-    Raises UsageError for a task without classes, without cleanlab, or where the time is too short for anything.
+    `reading` are the seconds that the model takes a row, timed if not known. `like` was measured of a copy of the
+    corpus with other labels: the same is then done again, whatever time is left. `keep` is a folder for finished folds.
+    Raises UsageError for a task without classes, without cleanlab, or where the time is too short for anything;
+    DataError where there are fewer texts than folds.
     """
     if text_task(run.task) is not None:
         raise UsageError(f"mislabels needs classes; the task of {run.folder} is {run.task.kind}.")
+    if len(run.label2id) < 2:
+        raise UsageError(f"the model of {run.folder} knows one label: there is no other that a row could carry.")
     try:
         import cleanlab  # noqa: F401  said before anything is computed
     except ImportError as error:
@@ -100,21 +108,25 @@ def measure(
     def ask(rows: Rows, way: Way) -> OutOfSample:
         return out_of_sample(run, rows.tolist(), held, way, folder=keep, seed=seed, show=show)
 
-    part = part_of(run, ask, left, reading=reading, seed=seed)
+    part = part_of(run, ask, left, reading=reading, seed=seed) if like is None else part_like(run, ask, like.part)
     rows, notes = part.rows, [*part.notes]
     targets = np.asarray(run.targets, dtype=np.int64)[rows]
     seen = look(run, rows.tolist(), show=show)
     scores = of_model(seen, targets, seed)
     if part.counted is None:
-        ways, told = ways_of(run, part, left)
+        clean_rows = 0 if held is None else len(held)
+        ways, told = ways_of(run, part, clean_rows, left) if like is None else (like.outside.ways, [])
         voices = [ask(rows, way) for way in ways]
         notes += told
     else:
-        voices = [replace(part.counted, rows=part.counted.rows[rows])]
+        voices = [part.counted.take(rows)]
     outside = together(voices)
     scores["confident-learning"], issues = confident_learning(voices[0].rows, targets)
+    if part.counted is not None:  # how sure a class is on average is not to be seen on its least sure rows
+        _, issues = confident_learning(part.counted.rows, np.asarray(run.targets))
     scores |= {voice.ways[0]: confident_learning(voice.rows, targets)[0] for voice in voices[1:]}
-    asked, opposed, told = _opponents(index, clean, rows, left, seed, show)
+    most = QUERIES if like is None else 0 if like.asked is None else len(like.asked.corpus)
+    asked, opposed, told = _opponents(index, clean, rows, most, left if like is None else None, seed, show)
     notes += told
     if index is not None:
         scores["self-influence"] = index.self_influence()[rows]
@@ -127,30 +139,44 @@ def measure(
     else:
         truth = np.asarray(corpus_targets(run.task, held, run.checkpoints[-1].config))
         judged, given = (outside, targets) if part.counted is None else (part.counted, np.asarray(run.targets))
-        counted = excess(contradiction(judged.rows, given), *_of_clean(judged, truth))
+        counted = _excess(judged, given, truth, "train")
         learned = part.counted or voices[0]  # models like the run's own follow the rule that it follows
-        rule = excess(contradiction(learned.rows, given), *_of_clean(learned, truth), of="clean")
+        rule = _excess(learned, given, truth, "clean")
     ordered = {name: scores[name] for name in ABOUT if name in scores}
-    return Measured(rows, targets, ordered, seen, outside, clean, counted, rule, issues, opposed, asked, tuple(notes))
+    return Measured(
+        rows, targets, ordered, seen, outside, clean, counted, rule, issues, opposed, asked, tuple(notes), part
+    )
 
 
-def _of_clean(
-    outside: OutOfSample, truth: Int64[np.ndarray, " clean"]
-) -> tuple[Float64[np.ndarray, " clean"], Float64[np.ndarray, " clean"]]:
-    """How clean rows are contradicted with their own labels, and how with others (see `excess`)."""
-    right, wrong = (np.mean([told(each, truth) for each in outside.clean], 0) for told in (contradiction, if_wrong))
-    return right, wrong
+def _excess(
+    outside: OutOfSample,
+    given: Int64[np.ndarray, " rows"],
+    truth: Int64[np.ndarray, " clean"],
+    of: Literal["train", "clean"],
+) -> Excess:
+    """Compare training texts with clean ones, of which every fold's model speaks (see `excess`)."""
+    right, wrong = (
+        outside.clean_by_text(np.mean([told(each, truth) for each in outside.clean], axis=0))
+        for told in (contradiction, if_wrong)
+    )
+    return excess(outside.by_text(contradiction(outside.rows, given)), right, wrong, rows=len(given), of=of)
 
 
 def _opponents(
-    index: Index | None, clean: HeldOut | None, rows: Rows, left: Left | None, seed: int, show: bool | None
+    index: Index | None,
+    clean: HeldOut | None,
+    rows: Rows,
+    most: int,
+    left: Left | None,
+    seed: int,
+    show: bool | None,
 ) -> tuple[HeldOut | None, Float32[np.ndarray, "queries rows"] | None, list[str]]:
-    """Clean rows, as many as can be asked in the time, and the scores that they give to the rows."""
+    """At most so many clean rows, as many as can be asked in the time, and the scores that they give to the rows."""
     if index is None:
         return None, None, ["Nothing is indexed, so influence was not asked: headwater index RUN."]
     if clean is None:
         return None, None, []
-    most = queries_that_fit(index, clean, QUERIES, left, seed)
+    most = queries_that_fit(index, clean, most, left, seed)
     if not most:
         return None, None, ["The time did not suffice to ask clean rows for their opponents."]
     asked = clean.take(drawn(len(clean.corpus), most, seed).tolist())

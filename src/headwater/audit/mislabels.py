@@ -19,19 +19,21 @@ import numpy as np
 
 from headwater.attribution.index import Index
 from headwater.audit.afford import SAFETY, Left
-from headwater.audit.calibration import Calibrated, calibrate
+from headwater.audit.calibration import Calibrated, calibrate, check_known
 from headwater.audit.detectors import ABOUT
 from headwater.audit.evidence import Reasons, evidence_of
 from headwater.audit.folds import FOLDS, WAYS
 from headwater.audit.measured import Measured, measure, split_held_out
 from headwater.audit.worklist import Cost, Suspect, Worklist, peak_bytes, share_of_rows
 from headwater.errors import DataError
+from headwater.remedies.cost import retraining_seconds
 from headwater.runs.run import Run
 from headwater.runs.task import corpus_targets
 from headwater.training import retrain
 
 WHAT = "mislabels"
 WITH_REASONS = 200  # suspects that are told with queries, words and nearest rows
+_BACKWARD = 3  # times as long as reading a row takes it to be read and asked for gradients
 _AT_ONCE = 25  # of them, between two looks at the clock
 RULE_LISTED = 50
 """Suspects of a wrong rule: influence alone is right at the top of its list and not far down, so few are suggested."""
@@ -52,25 +54,32 @@ def audit_mislabels(
     """Find rows with a wrong label. `top` suggests so many, whatever was counted.
 
     Confidence is calibrated on `reviewed` rows (whether each is wrong), or on a share `plant` of labels flipped in a
-    copy under `keep`; the second takes as long again, and is left out where the time is over. Raises as `measure`
-    and `calibrate` do.
+    copy under `keep`; the second takes longer than the audit, and is left out where the time does not suffice. Raises
+    as `measure` does, DataError where the reviewed rows are too few, RunError where a copy cannot be trained.
     """
     if index is not None:
         run = replace(run, corpus=index.corpus) if index.corpus is not run.corpus else run
     if len(run.corpus) < 2 * FOLDS:
         raise DataError(f"{run.corpus.name}: {len(run.corpus)} rows are too few for {FOLDS} folds.")
     began = time.monotonic()
+    if reviewed is not None:
+        check_known(np.fromiter(reviewed.values(), dtype=bool))
+    if plant is not None:
+        run.need_recipe()
     clean, _ = split_held_out(run, seed)
     found = measure(run, index, clean, left=left, keep=keep, seed=seed, show=show)
     calibrated, notes = None, []
-    if reviewed is not None:
-        calibrated = by_reviewed(found, reviewed)
-        notes.append(f"{len(reviewed):,} reviewed rows are not suggested again.")
-    elif plant is not None and left is not None and SAFETY * (time.monotonic() - began) > left():
-        notes.append("The time did not suffice for --plant, so nothing is calibrated. Give more --budget.")
-    elif plant is not None:
-        assert keep is not None
-        calibrated = by_planted(run, index, found, plant, keep / "planted", left=left, seed=seed, show=show)
+    try:
+        if reviewed is not None:
+            notes.append(f"{len(reviewed):,} reviewed rows are not suggested again.")
+            calibrated = by_reviewed(found, reviewed)
+        elif plant is not None and left is not None and _planting(run, index, found, began) > left():
+            notes.append("The time did not suffice for --plant, so nothing is calibrated. Give more --budget.")
+        elif plant is not None:
+            assert keep is not None
+            calibrated = by_planted(run, index, found, plant, keep / "planted", seed=seed, show=show)
+    except DataError as error:  # what was found stands, all the same
+        notes.append(f"Nothing is calibrated: {error}")
     told = listed(
         run,
         index,
@@ -83,6 +92,13 @@ def audit_mislabels(
         left=left,
     )
     return told, calibrated
+
+
+def _planting(run: Run, index: Index | None, found: Measured, began: float) -> float:
+    """Seconds that a planted copy takes: to be trained, indexed, and measured as the run was since it `began`."""
+    took = time.monotonic() - began
+    passes = 0 if index is None else len(index.checkpoints)
+    return SAFETY * (took + retraining_seconds(run) + _BACKWARD * found.part.reading * len(run.corpus) * passes)
 
 
 def by_reviewed(found: Measured, reviewed: Mapping[int, bool]) -> Calibrated:
@@ -100,11 +116,11 @@ def by_planted(
     share: float,
     folder: Path,
     *,
-    left: Left | None = None,
     seed: int = 0,
     show: bool | None = None,
 ) -> Calibrated:
-    """Flip a share of the labels of a copy, train, index and measure it in `folder`, and calibrate on the flips.
+    """Flip a share of the labels of a copy, train, index and measure it in `folder` as the run, and calibrate on the
+    flips.
 
     Raises DataError where they are too few, RunError where the run cannot be trained again.
     """
@@ -120,8 +136,7 @@ def by_planted(
     shutil.rmtree(folder, ignore_errors=True)
     copy = retrain(run, corpus=run.corpus.with_labels(flips), out=folder, title="training the planted copy", show=show)
     indexed = None if index is None else Index.build(copy, show=show)
-    clean = found.clean
-    again = measure(copy, indexed, clean, left=left, seed=seed, show=show)
+    again = measure(copy, indexed, found.clean, like=found, seed=seed, show=show)
     return calibrate("planted", again.scores[found.leads], np.isin(again.rows, rows))
 
 
@@ -203,7 +218,8 @@ def _reasons(
     took = 0.0
     for start in range(0, len(rows), _AT_ONCE):
         if left is not None and SAFETY * took > left():
-            return reasons, [f"The time sufficed to give reasons for the first {start:,} rows only."]
+            some = f"for the first {start:,} rows only" if start else "for no row"
+            return reasons, [f"The time sufficed to give reasons {some}."]
         began = time.monotonic()
         reasons |= evidence_of(
             rows[start : start + _AT_ONCE],
@@ -227,8 +243,8 @@ def _how_many(found: Measured) -> str:
         few, many = found.rule.low, found.rule.high
         return (
             f"The training rows follow a rule that the held-out rows contradict: about {found.rule.count:,} of {rows} "
-            f"(95%: {few:,} to {many:,}). Or they are easier than the held-out ones, as texts are that stand there "
-            "more than once: headwater audit RUN duplicates tells."
+            f"(95%: {few:,} to {many:,}). Or they are easier than the held-out ones, as texts are of which near-copies "
+            "stand there: headwater audit RUN duplicates tells."
         )
     if not found.excess.count:
         hidden = f"; at most {found.excess.high:,} may hide among them (95%)" if found.excess.high else ""
