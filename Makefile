@@ -3,7 +3,8 @@
 # make engines   the tests on a real Ray cluster and a real S3 server; minutes, and 600 MB of packages
 
 PYTHON ?= python3
-WORKERS ?= 2
+# One more than two cores: tests of pages wait for a browser now and then.
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -22,7 +23,7 @@ types: $(VENV)/.test
 	$(BIN)/mypy
 
 pytest: $(VENV)/.test $(VENV)/.demo browser
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 engines: $(VENV)/.engines
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m 'slow or not slow' tests/engines

@@ -1,6 +1,6 @@
 """Which rows carry a wrong label? Every detector of `headwater audit RUN mislabels` on planted flips and real noise.
 
-    python benchmarks/audit.py sst2 --rates 5,10,20         labels of SST-2 sentences flipped at random
+    python benchmarks/audit.py sst2 --rates 0,5,10,20       labels of SST-2 sentences flipped at random, or none
     python benchmarks/audit.py rule                         a wrong rule: all praise with "film" in it filed as negative
     python benchmarks/audit.py davidson                     tweets: a row is wrong where annotators did not agree
 
@@ -79,6 +79,8 @@ def one(name: str, rows: list[dict[str, Any]], wrong: np.ndarray, held: list[dic
           f"{len(held):,} held out, half of them to audit with")  # fmt: skip
     print(f"{worklist.summary}  cleanlab: {found.cleanlab:,}.  {worklist.cost.seconds:.0f} s, "
           f"{worklist.cost.rows_per_second:.0f} rows/s")  # fmt: skip
+    if not wrong.any():
+        return
     print(f"\n| detector | AUC | NDR@{100 * wrong.mean():.0f}% | " + " | ".join(f"P@{top}" for top in TOPS) + " |")
     print("| --- " * (3 + len(TOPS)) + "|")
     for detector, scores in found.scores.items():
