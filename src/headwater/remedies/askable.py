@@ -13,10 +13,7 @@ from headwater.runs.run import Run
 
 
 def unaskable(run: Run, test: Corpus) -> Mapping[int, str]:
-    """Rows of `test`, counted from 0, that the task cannot encode, each with the reason.
-
-    Raises DataError where no row is left.
-    """
+    """Rows of `test`, counted from 0, that the task cannot encode, each with the reason."""
     examples = list(test)
     try:
         run.task.encode(run.tokenizer, examples)
@@ -30,6 +27,12 @@ def unaskable(run: Run, test: Corpus) -> Mapping[int, str]:
             run.task.encode(run.tokenizer, [example])
         except DataError as error:
             found[example.row] = str(error).removeprefix(f"the corpus, row {example.row + 1:,}: ")
+    return found
+
+
+def some_askable(run: Run, test: Corpus) -> Mapping[int, str]:
+    """The same. Raises DataError where no row is left."""
+    found = unaskable(run, test)
     if len(found) == len(test):
         raise DataError(f"{test.name}: none of its {len(test):,} rows can be asked; {_first(found)}")
     return found

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from transformers import PreTrainedModel
 
 from headwater.errors import DataError
-from headwater.remedies.askable import unaskable
+from headwater.remedies.askable import some_askable
 from headwater.remedies.differences import Told
 from headwater.remedies.measure import CLASSES, TOKENS, Measure
 from headwater.runs.corpus import Corpus
@@ -90,7 +90,7 @@ class Labels:
         if test.columns.label is None:
             raise DataError(f"{test.name}: test rows need labels: they say what is right.")
         self.run, self.test = run, test
-        self.unasked = unaskable(run, test)
+        self.unasked = some_askable(run, test)
         self._targets = np.array(corpus_targets(run.task, test, run.checkpoints[-1].config), dtype=np.int64)
         self._names = tuple(run.id2label[number] for number in range(len(run.label2id)))
 
@@ -143,7 +143,7 @@ class Texts:
             )
         corpus_targets(run.task, test, run.checkpoints[-1].config)
         self.run, self.test = run, test
-        self.unasked = unaskable(run, test)
+        self.unasked = some_askable(run, test)
 
     def ask(self, model: PreTrainedModel) -> Answers:
         """Sum of the losses in nats, target tokens, first choices among them."""
