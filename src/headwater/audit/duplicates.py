@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from headwater.attribution.numerals import plural
 from headwater.attribution.overview import survey
 from headwater.audit.afford import Left
 from headwater.audit.near import THRESHOLD, Pair, clusters, near_pairs
 from headwater.audit.worklist import Cost, Suspect, Worklist, peak_bytes
 from headwater.remedies.plan import Evidence
-from headwater.runs.corpus import Corpus
+from headwater.runs.corpus import Corpus, Label
 from headwater.runs.run import Run
+from headwater.runs.task import corpus_targets, text_task
 
 WHAT = "duplicates"
 DUPLICATE = "duplicate"
@@ -64,7 +66,7 @@ def audit_duplicates(
     pairs, compared = near_by.pairs, min(near_by.compared, count)
     asked, others = max(near_by.compared - count, 0), len(texts) - count
     groups = clusters(count, [pair for pair in pairs if pair.second < count])
-    leaks = _leaks(pairs, texts, corpus, held_out)
+    leaks = _leaks(pairs, run, held_out)
     near = _neighbours(pairs, count)
     labels = [corpus[row].label for row in range(count)]
     conflicts = [rows for rows in groups if len({labels[row] for row in rows}) > 1]
@@ -141,11 +143,12 @@ def _suspect(corpus: Corpus, row: int, near: Sequence[Pair], group: str, *, keep
     )
 
 
-def _leaks(pairs: Sequence[Pair], texts: Sequence[str], corpus: Corpus, held_out: Corpus | None) -> tuple[Leak, ...]:
+def _leaks(pairs: Sequence[Pair], run: Run, held_out: Corpus | None) -> tuple[Leak, ...]:
     """Held-out rows with a near-duplicate in training. What equals an earlier held-out row leaks as that one does."""
     if held_out is None:
         return ()
-    count = len(corpus)
+    count = len(run.corpus)
+    ours, theirs = _named(run, run.corpus), _named(run, held_out)
     best: dict[int, Pair] = {}
     for pair in sorted(pairs, key=lambda pair: (pair.second, -pair.similarity, pair.first)):
         if pair.second >= count:
@@ -153,9 +156,16 @@ def _leaks(pairs: Sequence[Pair], texts: Sequence[str], corpus: Corpus, held_out
             if known is not None and (pair.second not in best or known.similarity > best[pair.second].similarity):
                 best[pair.second] = Pair(known.first, pair.second, known.similarity)
     return tuple(
-        Leak(row - count, pair.first, pair.similarity, corpus[pair.first].label == held_out[row - count].label)
+        Leak(row - count, pair.first, pair.similarity, ours[pair.first] == theirs[row - count])
         for row, pair in sorted(best.items())
     )
+
+
+def _named(run: Run, corpus: Corpus) -> list[Label | None]:
+    """The labels, classes by their numbers: one corpus may hold their names, another these."""
+    if text_task(run.task) is None and corpus.columns.label is not None:
+        return list(corpus_targets(run.task, corpus, run.checkpoints[-1].config))
+    return [example.label for example in corpus]
 
 
 def _metrics(run: Run, held_out: Corpus, leaks: Sequence[Leak], show: bool | None) -> dict[str, Any]:
@@ -186,9 +196,11 @@ def _how_many(
 ) -> str:
     if not agreed and not conflicts:
         return f"No two of {those} are alike by {threshold:g} or more."
-    first = f"{spare:,} of {those} repeat another one ({len(agreed):,} clusters)"
+    first = f"{spare:,} of {those} repeat another one ({plural(len(agreed), 'cluster')})"
+    if not conflicts:
+        return f"{first}; no labels among them contradict each other."
     rows = sum(map(len, conflicts))
-    return f"{first}; {rows:,} rows in {len(conflicts):,} clusters carry labels that contradict each other."
+    return f"{first}; {rows:,} rows in {plural(len(conflicts), 'cluster')} carry labels that contradict each other."
 
 
 def _unread(compared: int, count: int, asked: int, others: int) -> list[str]:
