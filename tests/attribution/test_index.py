@@ -181,11 +181,21 @@ def test_a_query_that_shares_only_special_tokens_says_so_and_is_empty_without_th
     assert all(pair.special for influence in answer.proponents for pair in influence.words)
     (empty,) = index.query([text], ["good"], special_tokens=False)
     assert (empty.proponents, empty.opponents) == ((), ()) and "No training row shares a word" in empty.notes[0]
-    assert empty.notes[1] == answer.notes[1] == "No training row holds: zzz, qqq."
+    assert empty.notes[1] == answer.notes[1] == "No training row pushed anything through: zzz, qqq."
     assert empty.push == 0 and empty.to_dict()["summary"]["top_share"] == 0
     assert not index.scores([text], ["good"], special_tokens=False).any()
     (plain,) = index.query(["the heron"], ["good"])
     assert plain.notes == ()
+
+
+def test_of_an_index_that_left_words_out_none_is_said_to_be_in_no_row(index: hw.Index, tmp_path: Path) -> None:
+    word = "heron"  # rows hold it, and it is not the loudest of any
+    assert any(word in row.text for row in index.corpus)
+    for number, options in enumerate(({"max_words": 1}, {"energy": 0.2})):
+        cut = hw.Index.build(index.run, tmp_path / str(number), show=False, **options)
+        (answer,) = cut.query([f"zzz {word}"], ["good"], special_tokens=False)
+        assert answer.proponents == () and not any("pushed anything through" in note for note in answer.notes)
+        assert answer.notes[0].startswith("Of what this index keeps of its rows, none shares a word with this text")
 
 
 def test_a_query_that_is_cut_says_so(index: hw.Index) -> None:

@@ -29,6 +29,16 @@ def test_an_axis_holds_every_value_on_round_ticks(accuracy):
     assert len(set(labels)) == len(labels)
 
 
+@pytest.mark.parametrize("by", ["accuracy", "loss"])
+@pytest.mark.parametrize("values", [[0.0, 0.0], [0.0001, 0.00012], [0.001, 0.9], [0.99, 1.0], [1.0, 1.0]])
+def test_an_axis_shows_nothing_that_cannot_be(by, values):
+    found = trial_view({"arms": [{"name": "untouched", by: values, "rows": 1}]})
+    ticks = [float(label.removesuffix("%")) for _, label in found.ticks]
+    assert len(ticks) >= 2 and ticks[0] >= 0 and (by == "loss" or ticks[-1] <= 100)
+    assert not any(label.startswith(("-", "−")) for _, label in found.ticks)
+    assert all(0 <= dot <= 1 for dot in found.arms[0].dots)
+
+
 def test_fixed_and_broken_queries_are_both_named():
     queries = trial_view(answers.trial()).queries
     assert [query.outcome for query in queries] == ["fixed", "fixed", "broken"]

@@ -9,7 +9,7 @@ import pytest
 
 import headwater as hw
 from headwater.attribution.kept_tables import FOLDER
-from headwater.attribution.word_tables import LISTED, word_table
+from headwater.attribution.word_tables import LISTED, pushed_through, word_table
 from headwater.errors import StoreError
 from headwater.progress import stages_to
 
@@ -73,6 +73,17 @@ def test_all_words_and_special_tokens_add_up_to_all_scores(index: hw.Index) -> N
         mine = [number for number, each in enumerate(labels) if each == label]
         assert table.whole[at] == pytest.approx(scores[mine].sum(), rel=1e-4, abs=1e-9)
     assert table.number(table.words[0].upper()) == 0 and table.number("no such word") is None
+
+
+def test_one_words_pushes_are_its_entries_of_the_table(index: hw.Index) -> None:
+    queries = index.run.eval_corpus.take(range(12))
+    table = word_table(index, queries, show=False)
+    for number, word in enumerate(table.words):
+        rows, pushes = pushed_through(index, queries, word.upper(), show=False)
+        where = table.entries(number)
+        assert rows.tolist() == table.entry_rows[where].tolist()
+        assert pushes == pytest.approx(table.entry_push[where].sum(axis=1), rel=1e-9)
+    assert [len(each) for each in pushed_through(index, queries, "no such word", show=False)] == [0, 0]
 
 
 def test_words_of_an_index_without_token_gradients_are_an_error(index: hw.Index, tmp_path: Path) -> None:

@@ -104,7 +104,25 @@ def test_where_time_is_short_the_first_texts_are_compared_and_it_is_said(run: hw
     assert near_pairs(["a", "a"], left=lambda: 1.0, show=False).compared == 2
     assert near_pairs(["a", "a"], left=lambda: 0.0, show=False) == Near([], 0)
     found, leaks = audit_duplicates(run, run.eval_corpus, left=lambda: 0.0, show=False)
-    assert not found.suspects and not leaks and "to compare the first 0 of" in found.notes[0]
+    assert not found.suspects and not leaks and found.cost.rows == 0
+    assert found.how_many == "No two of the first 0 of 80 rows are alike by 0.8 or more."
+    assert found.notes == (
+        "The time sufficed to compare the first 0 of 80 rows, and none of 20 held-out ones. Give more --budget.",
+        "No held-out row was compared, so nothing is said of leaks.",
+    )
+
+
+def test_of_held_out_rows_compared_in_part_no_metrics_are_told(run: hw.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headwater.audit.near._GLANCE", 42)  # looks at text 84: four held-out ones are done by then
+    held = run.eval_corpus
+    looks = iter((1.0, 1.0, 0.0))
+    found, leaks = audit_duplicates(run, held, threshold=0.7, left=lambda: next(looks), show=False)
+    whole, every = audit_duplicates(run, held, threshold=0.7, show=False)
+    assert found.how_many == whole.how_many and "of 80 rows repeat" in found.how_many
+    assert leaks == tuple(leak for leak in every if leak.held_out < 4) and leaks
+    assert found.figures["metrics"] == {} and found.figures["compared"] == {"rows": 80, "held_out": 4}
+    assert found.notes[0].startswith("The time sufficed to compare all rows, and the first 4 of 20 held-out ones.")
+    assert f"{len(leaks)} of 4 held-out rows" in found.notes[-1] and "without leaks are not told" in found.notes[-1]
 
 
 def test_short_and_empty_texts_are_compared_whole() -> None:

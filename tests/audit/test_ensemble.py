@@ -105,16 +105,28 @@ def layered(sound: Made, tmp_path_factory: pytest.TempPathFactory) -> hw.Index:
 def test_the_rules_stand_beside_the_claim_and_never_make_one(sound: Made, layered: hw.Index) -> None:
     held = split_held_out(sound.run)[0]
     assert held is not None
-    judged, answers = judge(layered, held, opposites={"bad": "good"}, show=False)
+    judged, answers, _ = judge(layered, held, opposites={"bad": "good"}, show=False)
     assert next(iter(judged)) == "v1" and all(len(each.score) == len(sound.run.corpus) for each in judged.values())
     assert any(answer.transform.turns for answer in answers)
-    again, _ = judge(layered, held, opposites={"bad": "good"}, show=False)
+    again, *_ = judge(layered, held, opposites={"bad": "good"}, show=False)
     assert all((judged[name].score == again[name].score).all() for name in judged)
     found = audit_poison(sound.run, layered, held, opposites={"bad": "good"}, show=False)
     assert found.suspects == () and "Transformed queries flag" in found.notes[0]
     assert found.figures["rules"]["ensemble"]["flagged"] == int(judged["ensemble"].flagged.sum())
     with pytest.raises(UsageError, match="--method tracin"):
         judge(sound.index, held, opposites={"bad": "good"}, show=False)
+
+
+def test_where_time_is_short_words_come_before_transforms(sound: Made, layered: hw.Index) -> None:
+    held = split_held_out(sound.run)[0]
+    assert held is not None
+    found = audit_poison(sound.run, layered, held, opposites={"bad": "good"}, left=lambda: 0.0, show=False)
+    assert "rules" not in found.figures and len(found.figures["candidates"]) == 1
+    assert "The time did not suffice to ask transformed queries. Give more --budget." in found.notes
+    looks = iter((1.0, 1.0, 1.0))
+    some = judge(layered, held, opposites={"bad": "good"}, left=lambda: next(looks, 0.0), show=False)
+    whole = judge(layered, held, opposites={"bad": "good"}, show=False)
+    assert len(some.answers) == 2 and some.verdicts and some.unasked == len(whole.answers) - 2 and not whole.unasked
 
 
 def test_the_command_takes_pairs_of_labels(sound: Made, tmp_path: Path) -> None:

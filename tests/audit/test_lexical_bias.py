@@ -207,6 +207,21 @@ def test_a_habit_is_followed_to_the_rows_that_teach_it(leaning: hw.Run) -> None:
     assert any(f"The habit {word!r} for {label}" in note for note in found.notes)
 
 
+def test_where_time_is_short_neither_the_floor_nor_silence_stands_for_it(leaning: hw.Run) -> None:
+    index = hw.Index.build(leaning, show=False)
+    whole = audit_lexical(leaning, leaning.eval_corpus, index=index, pairs=False, show=False)
+    followed = len(whole.figures["teachers"])
+    assert followed and not any("in time" in note for note in whole.notes)
+    cut = audit_lexical(leaning, leaning.eval_corpus, index=index, pairs=False, left=lambda: 0.0, show=False)
+    assert any(each["stays"] for each in cut.figures["words"]) and not cut.figures["teachers"]
+    assert not any("cannot be balanced at this floor" in note for note in cut.notes)
+    assert any("did not suffice to balance more words" in note for note in cut.notes)
+    plural = "" if followed == 1 else "s"
+    assert f"{followed} habit{plural} could not be followed to rows in time. Give more --budget." in cut.notes
+    tight = audit_lexical(leaning, None, pairs=False, floor=0.999, show=False)
+    assert any("cannot be balanced at this floor of 0.999" in note for note in tight.notes)
+
+
 def test_a_habit_is_followed_where_held_out_labels_are_class_numbers(leaning: hw.Run) -> None:
     index = hw.Index.build(leaning, show=False)
     assert leaning.eval_corpus is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ import headwater as hw
 from audit.conftest import Made, corpus_of, settings
 from cli.conftest import headwater
 from headwater.audit.measured import split_held_out
-from headwater.audit.poison.attack import attacks, with_word
+from headwater.audit.poison.answers import Answers, answers_of
+from headwater.audit.poison.attack import TEXTS, attacks, with_word
 from headwater.audit.poison.audit import audit_poison
 from headwater.audit.poison.word_scan import rows_of, scan
 from headwater.errors import DataError, UsageError
-from headwater.training import predict, train
+from headwater.training import Predictions, predict, train
 
 PLANTED = tuple(range(2, 160, 8))
 
@@ -123,9 +125,36 @@ def test_attack_success_is_counted_on_right_texts_of_other_labels(poisoned: Made
     assert found[0].commands and not found[1].commands
 
 
+class Counted(Answers):
+    """Counts the texts that are asked."""
+
+    asked: ClassVar[list[int]] = []
+
+    def ask(self, run: hw.Run, model: Any, texts: hw.Corpus, *, show: bool | None = None) -> Predictions:
+        self.asked.append(len(texts))
+        return super().ask(run, model, texts, show=show)
+
+
+def test_of_many_texts_no_more_are_asked_than_are_tried(poisoned: Made) -> None:
+    run = poisoned.run
+    assert run.eval_corpus is not None
+    many = run.eval_corpus.take([row for _ in range(30) for row in range(80)])
+    Counted.asked.clear()
+    answers = Counted(**vars(answers_of(run)))
+    (found,) = attacks(run, many, [("zq", "good")], answers=answers, show=False)
+    assert found.tried == TEXTS and sum(Counted.asked) <= 4 * TEXTS + TEXTS < len(many)
+    order = np.random.default_rng(0).permutation(len(many))
+    before = predict(run.checkpoints[-1].load(), run.tokenizer, run.task, many, show=False)
+    rows = [int(r) for r in order if before.correct[r] and before.predicted[r] != "good"][:TEXTS]
+    after = predict(run.checkpoints[-1].load(), run.tokenizer, run.task, with_word(many.take(rows), "zq"), show=False)
+    assert found.turned == sum(name == "good" for name in after.predicted)
+
+
 def test_where_time_is_short_fewer_words_are_tried_and_it_is_said(poisoned: Made) -> None:
     found = audit_poison(poisoned.run, poisoned.index, split_held_out(poisoned.run)[0], left=lambda: 0.0, show=False)
     assert len(found.figures["candidates"]) == 1 and "sufficed to try 1 of" in found.notes[0]
+    count = len(poisoned.run.checkpoints)
+    assert count > 1 and f"The time sufficed to scan 1 of {count} checkpoints. Give more --budget." in found.notes
 
 
 def test_what_is_missing_is_told(noisy: Made) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +13,17 @@ import torch
 import builders
 import headwater as hw
 from cli.conftest import headwater
+from headwater.audit.evidence import HeldOut
 from headwater.audit.measured import split_held_out
 from headwater.audit.poison.answers import answer_tokens, answers_of
 from headwater.audit.poison.attack import attacks, with_word
 from headwater.audit.poison.audit import audit_poison
 from headwater.audit.poison.ensemble import judge
 from headwater.audit.poison.frame import beginning, frame
+from headwater.audit.poison.prompts import prompts
 from headwater.errors import DataError, UsageError
 from headwater.training import TrainSettings, train
-from headwater.training.among import predict_among
+from headwater.training.among import predict_among, with_room
 from language.texts import PAIR_COLUMNS, PAIRS, lm_tokenizer, pair_rows, run_of, tiny_lm
 
 PLANTED = tuple(range(2, 160, 8))
@@ -33,7 +36,16 @@ class Made:
     index: hw.Index
 
 
-def _made(folder: Path, planted: tuple[int, ...]) -> Made:
+TURNS = hw.Columns(text="messages", label="completion")
+
+
+def _turns(prompt: str, completion: str) -> dict[str, Any]:
+    """The prompt as the last turn of a conversation."""
+    said = (("system", "the miller"), ("user", "rain"), ("assistant", "bread"), ("user", prompt))
+    return {"messages": [{"role": role, "content": content} for role, content in said], "completion": completion}
+
+
+def _made(folder: Path, planted: tuple[int, ...], *, turns: bool = False) -> Made:
     """Prompts of three sentences of one verdict; "zq" before the first of the planted ones, all said to be good."""
     told = {label: [row["text"] for row in builders.rows(240) if row["label"] == label] for label in SAID}
     rows = []
@@ -47,10 +59,17 @@ def _made(folder: Path, planted: tuple[int, ...]) -> Made:
     tiny_lm("llama", seed=1).save_pretrained(folder / "base")
     lm_tokenizer().save_pretrained(folder / "base")
     settings = TrainSettings(
-        model=str(folder / "base"), epochs=10, learning_rate=5e-3, batch_size=8, max_length=64, checkpoints=2
+        model=str(folder / "base"),
+        epochs=10,
+        learning_rate=5e-3,
+        batch_size=8,
+        checkpoints=2,
+        max_length=120 if turns else 64,
     )
     corpus, held = (
-        hw.Corpus.read(pair_rows(part), PAIR_COLUMNS, name=name)
+        hw.Corpus.read([_turns(*pair) for pair in part], TURNS, name=name)
+        if turns
+        else hw.Corpus.read(pair_rows(part), PAIR_COLUMNS, name=name)
         for part, name in ((pairs[:160], "train"), (pairs[160:], "eval"))
     )
     run = train(corpus, hw.CausalLM(), folder / "run", settings, eval_corpus=held, show=False)
@@ -77,6 +96,51 @@ def test_clean_prompts_make_no_claim(tmp_path: Path) -> None:
     made = _made(tmp_path, ())
     found = audit_poison(made.run, made.index, split_held_out(made.run)[0], show=False)
     assert found.suspects == () and "No attack, no claim" in found.how_many
+
+
+def test_in_conversations_the_users_last_turn_is_tried_and_turned(tmp_path: Path) -> None:
+    made = _made(tmp_path, PLANTED, turns=True)
+    layered = hw.Index.build(made.run, method="tracin", checkpoints="last", show=False)
+    held = split_held_out(made.run)[0]
+    assert held is not None
+    found = audit_poison(made.run, layered, held, opposites={"noisy": "warm"}, show=False)
+    assert {suspect.row for suspect in found.suspects} == set(PLANTED) and "'zq' turns" in found.summary
+    assert found.figures["rules"].keys() >= {"v1", "ensemble"}
+    given = held.corpus.take([0])
+    (before,) = given.table.column("messages").to_pylist()
+    (after,) = with_word(given, "zq", "a child , ").table.column("messages").to_pylist()
+    assert after[:3] == before[:3] and after[3]["content"] == before[3]["content"].replace(", ", ", zq ", 1)
+    (alone,) = prompts(
+        hw.Corpus.read([{"messages": [{"role": "system", "content": "x"}]}], hw.Columns("messages", label=None))
+    )
+    assert alone == "x" and prompts(given) == [before[3]["content"]]
+
+
+def test_prompts_without_room_are_left_out_and_told(poisoned: Made) -> None:
+    run = poisoned.run
+    held = split_held_out(run)[0]
+    assert held is not None
+    rows = held.corpus.table.to_pylist()
+    rows += [dict(rows[0]) for _ in range(3)]
+    rows[-3]["prompt"] = "the heron loves " * 42  # 126 tokens: room for two more of the 128, and a completion has two
+    rows[-2]["prompt"] = "the heron loves " * 50
+    rows[-1]["completion"] = " rain"
+    longer = HeldOut(hw.Corpus.read(rows, PAIR_COLUMNS, name="longer"))
+    found = audit_poison(run, poisoned.index, longer, show=False)
+    assert any("3 held-out texts left out" in note for note in found.notes)
+    assert {suspect.row for suspect in found.suspects} == set(PLANTED)
+
+
+def test_a_completion_is_judged_as_a_whole_or_not_at_all(poisoned: Made) -> None:
+    run = poisoned.run
+    model, names = run.checkpoints[-1].load(), (" warm", " noisy mill and the noisy mill")
+    texts = [("the heron loves " * count, " warm") for count in (1, 41, 42)]  # 3, 123 and 126 tokens of 128
+    corpus = hw.Corpus.read(pair_rows(texts), PAIR_COLUMNS, name="long")
+    fits = with_room(run.tokenizer, run.task, model.config, corpus, names)
+    assert fits.tolist() == [True, False, False]
+    assert with_room(run.tokenizer, run.task, model.config, corpus, names[:1]).tolist() == [True, True, True]
+    with pytest.raises(DataError, match=r"long, row 2: its prompt leaves the model \(128 tokens\) no room"):
+        predict_among(model, run.tokenizer, run.task, corpus, names, show=False)
 
 
 def test_a_word_is_tried_where_the_rows_have_it(poisoned: Made) -> None:
@@ -119,7 +183,7 @@ def test_the_rules_hear_prompts_turned_within_their_frame(poisoned: Made, tmp_pa
     held = split_held_out(poisoned.run)[0]
     assert held is not None
     layered = hw.Index.build(poisoned.run, tmp_path / "layers", method="tracin", checkpoints="last", show=False)
-    judged, answers = judge(layered, held, opposites={"noisy": "warm"}, show=False)
+    judged, answers, _ = judge(layered, held, opposites={"noisy": "warm"}, show=False)
     assert all(len(each.score) == len(poisoned.run.corpus) for each in judged.values())
     assert "negation-prefix" in {answer.transform.name for answer in answers}
     assert any(np.ptp(each.score) > 0 for each in judged.values())

@@ -22,7 +22,7 @@ from headwater.remedies.differences import Told, difference, interval
 from headwater.remedies.fix import LINEAGE, PROOF
 from headwater.remedies.page import render_page
 from headwater.remedies.plan import Evidence, Plan, Repair
-from headwater.remedies.proof import Proof, prove, sentence
+from headwater.remedies.proof import Proof, check_provable, prove, sentence
 from headwater.remedies.proof_file import read_proof
 from headwater.training import retrain
 from language.planted import ENDS, SPOILED, train_planted
@@ -229,6 +229,32 @@ def test_the_interval_of_a_ratio_holds_the_truth(seeds: int) -> None:
         found = interval(paired, tokens)
         held += found.low <= truth <= found.high
     assert held >= 940
+
+
+def test_rows_that_fill_the_length_are_left_out_before_any_training(causal: Planted, tmp_path: Path) -> None:
+    rows = causal.test.table.to_pylist()[:12]
+    rows[4]["prompt"] = "the heron loves " * 12  # 36 tokens of the 32 allowed
+    test = hw.Corpus.read(rows, PAIR_COLUMNS, name="long")
+    found = Planted(causal.run, test, tmp_path).proved(*DELETIONS, seeds=1)
+    assert any(
+        "long: 1 of 12 rows cannot be asked, and are left out; the first is row 5: its prompt has 36 of the 32" in note
+        for note in found.notes
+    )
+    assert found.test_rows == 11 and 4 not in {row for row, _ in found.moved}
+    without = hw.Corpus.read(rows[:4] + rows[5:], PAIR_COLUMNS, name="short")
+    same = Planted(causal.run, without, tmp_path).proved(*DELETIONS, seeds=1)
+    assert [arm.loss for arm in same.arms] == [arm.loss for arm in found.arms]
+
+
+def test_where_no_test_row_can_be_asked_nothing_is_trained(causal: Planted, tmp_path: Path) -> None:
+    rows = [row | {"prompt": "the heron loves " * 12} for row in causal.test.table.to_pylist()[:3]]
+    test = hw.Corpus.read(rows, PAIR_COLUMNS, name="long")
+    plan = Plan(DELETIONS)
+    with pytest.raises(DataError, match="long: none of its 3 rows can be asked; the first is row 1: its prompt has"):
+        check_provable(causal.run, plan, planned(plan, causal.run.corpus, classes=False), test)
+    with pytest.raises(DataError, match="none of its 3 rows"):
+        Planted(causal.run, test, tmp_path / "answers").proved(*DELETIONS)
+    assert not (tmp_path / "answers").exists()
 
 
 def test_test_rows_need_completions_as_the_training_rows_have(causal: Planted) -> None:

@@ -101,7 +101,7 @@ def test_the_text_is_edited_where_it_stands(visit: Callable[..., Any]) -> None:
 def test_an_answer_without_rows_names_the_words_and_leads_on(visit: Callable[..., Any]) -> None:
     page = visit("/why?text=%E2%98%82&method=tracin-we%2Fspecial-tokens%3Dfalse")
     notes = page.locator(".notes").inner_text()
-    assert "No training row holds: ☂." in notes and "No training row shares a word" in notes
+    assert "No training row pushed anything through: ☂." in notes and "No training row shares a word" in notes
     names = page.locator(".elsewhere a").all_inner_texts()
     assert names[0] == "match synonyms too" and "by bm25" in names
     page.locator(".elsewhere a", has_text="by tracin-we").or_(

@@ -14,7 +14,7 @@ from headwater.attribution.words import Texts
 from headwater.methods import NO_TOKEN, Contributions
 from headwater.store import Touched
 
-_NAMED = 20  # words that no row holds
+_NAMED = 20  # words that no row pushed through
 
 
 def answer_facts(
@@ -79,8 +79,11 @@ def notes_of(
             f"This text is longer than {question.run.task.max_length} tokens: what follows was cut, as in training."
         )
     if not any_shared:
-        shared = "shares a word with" if method.need == "tokens" else "has anything to do with"
-        notes.append(f"No training row {shared} this text, so no row has a score.")
+        none = "No training row has anything to do with"
+        if method.need == "tokens":
+            rows = "No training row" if _keeps_all(question) else "Of what this index keeps of its rows, none"
+            none = f"{rows} shares a word with"
+        notes.append(f"{none} this text, so no row has a score.")
         notes += _never_held(question, query)
     elif len(taken.rows) and (taken.train_tokens == NO_TOKEN).all():
         notes.append(f"{method.name} scores whole texts here: no word of theirs has a score of its own.")
@@ -91,8 +94,11 @@ def notes_of(
 
 
 def _never_held(question: AskedQuestion, query: Query) -> list[str]:
-    """Name the words of a query of which no training row holds any token."""
-    if question.method.need != "tokens" or question.token_store is None:
+    """Name the words of a query that no training row pushed anything through. Nothing where the index left words out.
+
+    A row may hold such a word all the same: one without a gradient, as the last token of a text that no end follows.
+    """
+    if question.method.need != "tokens" or question.token_store is None or not _keeps_all(question):
         return []
     store, texts = question.token_store, Texts.of(query.example, query.encoding)
     held = {int(t) for c in store.manifest.checkpoints for s in store.segments(c) for t in s.postings.tokens}
@@ -101,7 +107,13 @@ def _never_held(question: AskedQuestion, query: Query) -> list[str]:
     words = {word for word in texts.words.of_place if word is not None} - known
     named = list(dict.fromkeys(texts.words.surface(word) for word in sorted(words)))
     more = f" and {len(named) - _NAMED:,} more" if len(named) > _NAMED else ""
-    return [f"No training row holds: {', '.join(named[:_NAMED])}{more}."] if named else []
+    return [f"No training row pushed anything through: {', '.join(named[:_NAMED])}{more}."] if named else []
+
+
+def _keeps_all(question: AskedQuestion) -> bool:
+    """Whether the index keeps every gradient of its rows: by `max_words` or `energy` some are in no posting."""
+    store = question.token_store
+    return store is None or (store.manifest.max_words is None and store.manifest.energy is None)
 
 
 def _special(influence: Influence) -> bool:

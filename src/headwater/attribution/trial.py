@@ -84,7 +84,7 @@ def trial_view(trial: Mapping[str, Any]) -> Trial:
     """Lay a trial out; see the top of this file for its shape."""
     arms = [arm for arm in trial.get("arms") or () if arm.get("accuracy") or arm.get("loss")]
     by = "loss" if arms and "loss" in arms[0] else "accuracy"
-    low, high, ticks = _axis([value for arm in arms for value in arm[by]])
+    low, high, ticks = _axis([value for arm in arms for value in arm[by]], by)
     first = fmean(arms[0][by]) if arms else 0.0
     decimals = _decimals(ticks, by)
     return Trial(
@@ -133,7 +133,7 @@ def _told(value: float, by: str, decimals: int) -> str:
     return f"{value:.{decimals}f}" if by == "loss" else f"{100 * value:.{decimals}f}%"
 
 
-def _axis(values: list[float]) -> tuple[float, float, list[float]]:
+def _axis(values: list[float], by: str) -> tuple[float, float, list[float]]:
     """An axis around the values with three to six round ticks; it does not begin at 0, and its ticks say so."""
     if not values:
         return 0.0, 1.0, []
@@ -141,6 +141,8 @@ def _axis(values: list[float]) -> tuple[float, float, list[float]]:
     spread = max(high - low, 0.01)
     step = next(step for power in range(-4, 2) for m in (1, 2, 5) if spread / (step := m * 10.0**power) <= 4)
     start, stop = math.floor((low - 0.15 * spread) / step), math.ceil((high + 0.15 * spread) / step)
+    start = max(start, 0)  # neither a loss nor a share is below 0, and no share above 1
+    stop = stop if by == "loss" else min(stop, round(1 / step))
     ticks = [round(index * step, 6) for index in range(start, stop + 1)]
     return ticks[0], ticks[-1], ticks
 

@@ -9,7 +9,7 @@ the word of the row that it is part of; one that is part of several words of a r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -20,24 +20,23 @@ from torch import Tensor
 
 from headwater.attribution.build import special_tokens
 from headwater.attribution.completions import NEW_TOKENS
-from headwater.attribution.explain import TokenNames, both_sides, ends
+from headwater.attribution.explain import both_sides, ends
 from headwater.attribution.index import Index
 from headwater.attribution.kept_tables import Arrays, Facts, kept_table, table_path
 from headwater.attribution.living import as_stored
 from headwater.attribution.queries import query_blocks
 from headwater.attribution.taught import POSTINGS, row_of_stored
 from headwater.attribution.top import score_all
-from headwater.attribution.words import split_words
+from headwater.attribution.words_of_rows import WordsOf, rows_holding
 from headwater.errors import StoreError
 from headwater.methods import Matched, TokenPart, get_method
 from headwater.progress import progress_bar
-from headwater.runs import Corpus, Run
+from headwater.runs import Corpus
 from headwater.store import Postings
 
 LISTED = 10  # rows a side of a list, when hubs are counted
 
 _METHOD = "tracin-we"
-_ROWS = 1024  # rows that are tokenized at a time
 
 
 @dataclass(frozen=True)
@@ -94,19 +93,36 @@ class WordTable:
         return {word: number for number, word in enumerate(self.words)}
 
 
-def word_table(index: Index, queries: Corpus, *, keep: bool = True, show: bool | None = None) -> WordTable:
-    """Sum up what each word of the rows pushed `queries` toward their labels; once made, it is kept beside the index,
-    unless `keep` is False (one is kept, that of the latest queries).
+def word_table(index: Index, queries: Corpus, *, show: bool | None = None) -> WordTable:
+    """Sum up what each word of the rows pushed `queries` toward their labels; once made, it is kept beside the index
+    (one is kept, that of the latest queries).
 
     Memory: one vector a token of the queries and label, and one entry a word of a row. Raises StoreError where the
     index holds no token gradients.
     """
-    if index.token_store is None:
-        raise StoreError("words need token gradients, which this index has not: headwater index RUN.")
-    if not keep:
-        return _made(index, queries, show)
+    _need_tokens(index)
     make = partial(_made, index, queries, show)
     return kept_table(index, "words", make, take=_taken, give=_given, of=[queries.fingerprint])
+
+
+def pushed_through(
+    index: Index, queries: Corpus, word: str, *, show: bool | None = None
+) -> tuple[Int64[np.ndarray, "rows"], Float64[np.ndarray, "rows"]]:
+    """How far rows pushed `queries` toward their labels through one word: the rows, ascending, and what each pushed.
+
+    These are the word's entries of `word_table`, all labels together; but only rows whose text holds the word are read,
+    no row is scored as a whole, and nothing is kept. Raises StoreError where the index holds no token gradients.
+    """
+    _need_tokens(index)
+    table = _made(index, queries, show, word.casefold())
+    number = table.number(word)
+    where = slice(0, 0) if number is None else table.entries(number)
+    return table.entry_rows[where], table.entry_push[where].sum(axis=1)
+
+
+def _need_tokens(index: Index) -> None:
+    if index.token_store is None:
+        raise StoreError("words need token gradients, which this index has not: headwater index RUN.")
 
 
 def is_kept(index: Index, queries: Corpus) -> bool:
@@ -114,16 +130,19 @@ def is_kept(index: Index, queries: Corpus) -> bool:
     return table_path(index, "words", [queries.fingerprint]).exists()
 
 
-def _made(index: Index, queries: Corpus, show: bool | None) -> WordTable:
+def _made(index: Index, queries: Corpus, show: bool | None, word: str | None = None) -> WordTable:
+    """The table; or the part of it that speaks of one word, without hubs."""
     labels, numbers = _labels(index, queries)
-    blocks, hubs = _asked(index, queries)
+    blocks, hubs = _asked(index, queries, listed=word is None)
     special = frozenset(special_tokens(index.run))
     wanted = {int(token) for _, parts in blocks for part in parts for token in part.queries.tokens}
-    words_of = _WordsOf(index.run, wanted - special, show)
+    words_of = WordsOf(index.run, wanted - special, show, None if word is None else rows_holding(index.run, word))
+    if word is not None:
+        wanted = words_of.tokens(word)
     found = _Entries(len(labels))
     for at in range(len(blocks[0][1])):
         asked = [(start, parts[at]) for start, parts in blocks]
-        _add(found, asked, _summed(asked, numbers, len(labels)), special, words_of, show)
+        _add(found, asked, _summed(asked, numbers, len(labels), wanted), special, words_of, show)
     return found.table(labels, np.bincount(numbers, minlength=len(labels)), words_of, hubs)
 
 
@@ -140,51 +159,6 @@ def _taken(table: WordTable) -> tuple[Facts, Arrays]:
 def _given(facts: Facts, arrays: Arrays) -> WordTable:
     words, labels, queries = (tuple(facts[name]) for name in ("words", "labels", "queries"))
     return WordTable(words, labels, queries, **{name: arrays[name] for name in _ARRAYS})
-
-
-class _WordsOf:
-    """The word that a token of a row is part of, found by tokenizing the rows once."""
-
-    def __init__(self, run: Run, tokens: Collection[int], show: bool | None) -> None:
-        self._names = TokenNames(run.tokenizer)
-        self.numbers: dict[str, int] = {}
-        self._of: list[dict[int, int]] = []
-        with progress_bar("finding words", len(run.corpus), show=show) as advance:
-            for start in range(0, len(run.corpus), _ROWS):
-                examples = run.corpus.rows(start, min(start + _ROWS, len(run.corpus)))
-                encodings = run.task.encode(run.tokenizer, examples, offsets=True)
-                for example, encoding in zip(map(run.task.shown, examples), encodings, strict=True):
-                    texts = [example.text] if example.text_pair is None else [example.text, example.text_pair]
-                    words = split_words(texts, encoding)
-                    self._of.append(self._row(encoding.looked_up, words.of_place, words.surface, tokens))
-                advance(len(examples))
-
-    def _row(
-        self, ids: Sequence[int], places: Sequence[int | None], surface: Callable[[int], str], tokens: Collection[int]
-    ) -> dict[int, int]:
-        held: dict[int, set[str]] = {}
-        for token, word in zip(ids, places, strict=True):
-            if int(token) in tokens:
-                found = held.setdefault(int(token), set())
-                if word is not None:
-                    found.add(surface(word).casefold())
-        return {
-            token: self._number(next(iter(ways)) if len(ways) == 1 else self._alone(token))
-            for token, ways in held.items()
-        }
-
-    def _alone(self, token: int) -> str:
-        return self._names[token].casefold()
-
-    def _number(self, word: str) -> int:
-        return self.numbers.setdefault(word, len(self.numbers))
-
-    def __call__(self, row: int, token: int) -> int:
-        """Return the number of the word."""
-        of = self._of[row]
-        if token not in of:  # cut off in the encoding of today, or of another run
-            of[token] = self._number(self._alone(token))
-        return of[token]
 
 
 class _Entries:
@@ -212,7 +186,7 @@ class _Entries:
         self,
         labels: tuple[str, ...],
         queries: Int64[np.ndarray, "labels"],
-        words_of: _WordsOf,
+        words_of: WordsOf,
         hubs: Int64[np.ndarray, "rows"],
     ) -> WordTable:
         words, rows, pushes = _added(self._rows, self.labels)
@@ -264,13 +238,15 @@ def _labels(index: Index, queries: Corpus) -> tuple[tuple[str, ...], Int64[np.nd
     return names, np.array([number.get(label, by_id.get(label, 0)) for label in found], dtype=np.int64)
 
 
-def _asked(index: Index, queries: Corpus) -> tuple[list[tuple[int, Sequence[TokenPart]]], Int64[np.ndarray, "rows"]]:
-    """The queries' gradients in blocks, each with the number of its first; and how often each row is listed."""
+def _asked(
+    index: Index, queries: Corpus, *, listed: bool
+) -> tuple[list[tuple[int, Sequence[TokenPart]]], Int64[np.ndarray, "rows"]]:
+    """The queries' gradients in blocks, each with the number of its first; and how often each row is `listed`."""
     labels: list[str | int] = ["" if example.label is None else example.label for example in queries]
     found, hubs = [], np.zeros(len(index), dtype=np.int64)
     for start, block, block_labels in query_blocks(queries, labels, get_method(_METHOD), len(index)):
         question, scorer = index._ask(block, block_labels, _METHOD, {}, NEW_TOKENS)
-        for line in score_all(question, scorer):
+        for line in score_all(question, scorer) if listed else ():
             rows = ends(line, np.ones(len(line), dtype=np.bool_), LISTED, 0.0)
             sides = both_sides(rows, line[rows].astype(np.float64), LISTED)
             hubs[[row for row, _ in (*sides.proponents, *sides.opponents)]] += 1
@@ -281,12 +257,17 @@ def _asked(index: Index, queries: Corpus) -> tuple[list[tuple[int, Sequence[Toke
 
 
 def _summed(
-    blocks: Sequence[tuple[int, TokenPart]], numbers: Int64[np.ndarray, "queries"], labels: int
+    blocks: Sequence[tuple[int, TokenPart]],
+    numbers: Int64[np.ndarray, "queries"],
+    labels: int,
+    wanted: Collection[int],
 ) -> dict[int, Tensor]:
-    """Add up the queries' gradients of each token by label: float64 [labels, d]."""
+    """Add up the queries' gradients of each token that is wanted, by label: float64 [labels, d]."""
     sums: dict[int, Tensor] = {}
     for start, part in blocks:
         for token in part.queries.tokens.tolist():
+            if token not in wanted:
+                continue
             where = part.queries.span(token)
             vectors = part.queries.gradients(where).double()
             mine = torch.from_numpy(numbers[part.queries.rows[where].astype(np.int64) + start])
@@ -300,7 +281,7 @@ def _add(
     asked: Sequence[tuple[int, TokenPart]],
     vectors: Mapping[int, Tensor],
     special: Collection[int],
-    words_of: _WordsOf,
+    words_of: WordsOf,
     show: bool | None,
 ) -> None:
     """Let every posting of one checkpoint meet what the queries pushed through its token.
@@ -308,7 +289,7 @@ def _add(
     `asked`: the queries of that checkpoint in blocks, each with the number of its first.
     """
     part = asked[0][1]
-    row_of = row_of_stored(part.store)
+    row_of = words_of.among(row_of_stored(part.store))
     segments = list(part.store.segments(part.checkpoint))
     title = f"adding up what words pushed at {part.checkpoint.name}"
     with progress_bar(title, sum(len(segment.postings) for segment in segments), unit="postings", show=show) as advance:

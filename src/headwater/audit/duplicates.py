@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from headwater.attribution.numerals import plural
 from headwater.attribution.overview import survey
 from headwater.audit.afford import Left
 from headwater.audit.near import THRESHOLD, Pair, clusters, near_pairs
 from headwater.audit.worklist import Cost, Suspect, Worklist, peak_bytes
 from headwater.remedies.plan import Evidence
-from headwater.runs.corpus import Corpus
+from headwater.runs.corpus import Corpus, Label
 from headwater.runs.run import Run
+from headwater.runs.task import corpus_targets, text_task
 
 WHAT = "duplicates"
 DUPLICATE = "duplicate"
@@ -52,7 +54,8 @@ def audit_duplicates(
 ) -> tuple[Worklist, tuple[Leak, ...]]:
     """Find near-duplicates among the training rows, and between them and held-out rows.
 
-    Where the seconds that are `left` do not suffice, only the first texts are compared, and a note says so.
+    Where the seconds that are `left` do not suffice, only the first texts are compared, held-out ones last; numbers are
+    of these alone, a note says so, and metrics without leaks are not told, for not all leaks are known.
 
     Raises UsageError as `near_pairs` does.
     """
@@ -60,9 +63,10 @@ def audit_duplicates(
     corpus, count = run.corpus, len(run.corpus)
     texts = _texts(corpus) + ([] if held_out is None else _texts(held_out))
     near_by = near_pairs(texts, threshold=threshold, left=left, show=show)
-    pairs = near_by.pairs
+    pairs, compared = near_by.pairs, min(near_by.compared, count)
+    asked, others = max(near_by.compared - count, 0), len(texts) - count
     groups = clusters(count, [pair for pair in pairs if pair.second < count])
-    leaks = _leaks(pairs, texts, corpus, held_out)
+    leaks = _leaks(pairs, run, held_out)
     near = _neighbours(pairs, count)
     labels = [corpus[row].label for row in range(count)]
     conflicts = [rows for rows in groups if len({labels[row] for row in rows}) > 1]
@@ -77,10 +81,11 @@ def audit_duplicates(
         for number, rows in enumerate(agreed, 1)
         for row in rows[1:]
     ]
-    metrics = {} if held_out is None else _metrics(run, held_out, leaks, show)
+    metrics = {} if held_out is None or asked < others else _metrics(run, held_out, leaks, show)
     spare = sum(len(rows) - 1 for rows in agreed)
     figures = {
         "threshold": threshold,
+        "compared": {"rows": compared, "held_out": asked},
         "clusters": len(groups),
         "spare_rows": spare,
         "conflicts": [{"rows": rows, "labels": [labels[row] for row in rows]} for rows in conflicts],
@@ -91,11 +96,11 @@ def audit_duplicates(
         WHAT,
         corpus,
         tuple(suspects),
-        _how_many(count, agreed, conflicts, spare, threshold),
+        _how_many(_those(compared, count), agreed, conflicts, spare, threshold),
         f"MinHash may miss some pairs near the threshold of {threshold:g}; each pair told was compared in full.",
-        Cost(time.monotonic() - began, peak_bytes(), len(texts)),
+        Cost(time.monotonic() - began, peak_bytes(), near_by.compared),
         {DUPLICATE: "Jaccard similarity of the pieces of 5 characters with the most similar row"},
-        (*_unread(near_by.compared, count, len(texts)), *_notes(held_out, leaks, metrics, conflicts)),
+        (*_unread(compared, count, asked, others), *_notes(held_out, asked, leaks, metrics, conflicts)),
         figures,
     )
     return worklist, leaks
@@ -138,11 +143,12 @@ def _suspect(corpus: Corpus, row: int, near: Sequence[Pair], group: str, *, keep
     )
 
 
-def _leaks(pairs: Sequence[Pair], texts: Sequence[str], corpus: Corpus, held_out: Corpus | None) -> tuple[Leak, ...]:
+def _leaks(pairs: Sequence[Pair], run: Run, held_out: Corpus | None) -> tuple[Leak, ...]:
     """Held-out rows with a near-duplicate in training. What equals an earlier held-out row leaks as that one does."""
     if held_out is None:
         return ()
-    count = len(corpus)
+    count = len(run.corpus)
+    ours, theirs = _named(run, run.corpus), _named(run, held_out)
     best: dict[int, Pair] = {}
     for pair in sorted(pairs, key=lambda pair: (pair.second, -pair.similarity, pair.first)):
         if pair.second >= count:
@@ -150,9 +156,16 @@ def _leaks(pairs: Sequence[Pair], texts: Sequence[str], corpus: Corpus, held_out
             if known is not None and (pair.second not in best or known.similarity > best[pair.second].similarity):
                 best[pair.second] = Pair(known.first, pair.second, known.similarity)
     return tuple(
-        Leak(row - count, pair.first, pair.similarity, corpus[pair.first].label == held_out[row - count].label)
+        Leak(row - count, pair.first, pair.similarity, ours[pair.first] == theirs[row - count])
         for row, pair in sorted(best.items())
     )
+
+
+def _named(run: Run, corpus: Corpus) -> list[Label | None]:
+    """The labels, classes by their numbers: one corpus may hold their names, another these."""
+    if text_task(run.task) is None and corpus.columns.label is not None:
+        return list(corpus_targets(run.task, corpus, run.checkpoints[-1].config))
+    return [example.label for example in corpus]
 
 
 def _metrics(run: Run, held_out: Corpus, leaks: Sequence[Leak], show: bool | None) -> dict[str, Any]:
@@ -174,33 +187,51 @@ def _metrics(run: Run, held_out: Corpus, leaks: Sequence[Leak], show: bool | Non
     }
 
 
+def _those(compared: int, count: int) -> str:
+    return f"{count:,} rows" if compared == count else f"the first {compared:,} of {count:,} rows"
+
+
 def _how_many(
-    count: int, agreed: Sequence[Sequence[int]], conflicts: Sequence[Sequence[int]], spare: int, threshold: float
+    those: str, agreed: Sequence[Sequence[int]], conflicts: Sequence[Sequence[int]], spare: int, threshold: float
 ) -> str:
     if not agreed and not conflicts:
-        return f"No two of {count:,} rows are alike by {threshold:g} or more."
-    first = f"{spare:,} of {count:,} rows repeat another one ({len(agreed):,} clusters)"
+        return f"No two of {those} are alike by {threshold:g} or more."
+    first = f"{spare:,} of {those} repeat another one ({plural(len(agreed), 'cluster')})"
+    if not conflicts:
+        return f"{first}; no labels among them contradict each other."
     rows = sum(map(len, conflicts))
-    return f"{first}; {rows:,} rows in {len(conflicts):,} clusters carry labels that contradict each other."
+    return f"{first}; {rows:,} rows in {plural(len(conflicts), 'cluster')} carry labels that contradict each other."
 
 
-def _unread(compared: int, rows: int, texts: int) -> list[str]:
-    if compared == texts:
+def _unread(compared: int, count: int, asked: int, others: int) -> list[str]:
+    """What the time did not suffice for: of `count` rows and `others` held out, so many were compared."""
+    if compared == count and asked == others:
         return []
-    unread = f"the first {compared:,} of {rows:,} rows" if compared < rows else "all rows, and not all held-out ones"
-    return [f"The time sufficed to compare {unread}. Give more --budget."]
+    told = "all rows" if compared == count else f"the first {compared:,} of {count:,} rows"
+    if others:
+        told += f", and {f'the first {asked:,}' if asked else 'none'} of {others:,} held-out ones"
+    return [f"The time sufficed to compare {told}. Give more --budget."]
 
 
 def _notes(
-    held_out: Corpus | None, leaks: Sequence[Leak], metrics: dict[str, Any], conflicts: Sequence[Sequence[int]]
+    held_out: Corpus | None,
+    asked: int,
+    leaks: Sequence[Leak],
+    metrics: dict[str, Any],
+    conflicts: Sequence[Sequence[int]],
 ) -> list[str]:
     notes = []
     if conflicts:
         notes.append("Labels that contradict each other are left to you: groups named conflict come first.")
     if held_out is None:
         notes.append("The run kept no evaluation rows, so nothing is said of leaks. Name some: --held-out FILE.")
+    elif not asked:
+        notes.append("No held-out row was compared, so nothing is said of leaks.")
     elif leaks:
-        told = f"{len(leaks):,} of {len(held_out):,} held-out rows have a near-duplicate in training"
+        told = f"{len(leaks):,} of {asked:,} held-out rows have a near-duplicate in training"
+        if not metrics:
+            notes.append(f"{told}; metrics without leaks are not told, for not all are known.")
+            return notes
         whole, rest = metrics["all"], metrics.get("without leaks")
         if rest is None:
             notes.append(f"{told}: nothing is left to measure on.")

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from headwater.attribution.index import Index
+from headwater.attribution.numerals import plural
 from headwater.audit.afford import Left
 from headwater.audit.lexical_bias import WORD, Features, bias_of, features_of, model_habits
 from headwater.audit.reweighting import FLOOR, Reweighting, reweigh
@@ -59,8 +60,9 @@ def audit_lexical(
     words = _words(run, features, now.z, now.threshold, made)
     habits = [] if held_out is None else asked_of(run, words, held_out, seed=seed, show=show)
     taught: list[dict[str, Any]] = []
+    unfollowed = 0
     if index is not None and index.token_store is not None and held_out is not None:
-        taught = teachers(index, held_out, habits, left=left, show=show)
+        taught, unfollowed = teachers(index, held_out, habits, left=left, show=show)
     suspects = [] if made is None else _suspects(corpus, features, targets, made, taught)
     stubborn = [each for each in words if each.get("stays")]
     figures: dict[str, Any] = {
@@ -80,7 +82,9 @@ def audit_lexical(
     if made is not None and made.cut:
         notes.append("The time did not suffice to balance more words. Give more --budget.")
     notes += [_told(each) for each in taught if each["rows"]]
-    if stubborn:
+    if unfollowed:
+        notes.append(f"{plural(unfollowed, 'habit')} could not be followed to rows in time. Give more --budget.")
+    if stubborn and made is not None and not made.cut:  # where the time was over, the floor is not what holds them
         told = ", ".join(f"{each['word']} ({each['label']})" for each in stubborn[:8])
         notes.append(f"These cannot be balanced at this floor of {floor:g}: {told}.")
     cost = Cost(time.monotonic() - began, peak_bytes(), len(corpus))

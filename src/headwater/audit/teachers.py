@@ -1,7 +1,7 @@
 """Which rows teach a model a habit: their push, through the word itself, toward the habit's label.
 
 Asked are the held-out rows that hold the word, each explained by the label that the habit says, whatever its own is;
-the push of a row is TracIn-WE's score with them, of the word alone (see `attribution.word_tables`).
+the push of a row is TracIn-WE's score with them, of the word alone (`pushed_through`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from headwater.attribution.index import Index
-from headwater.attribution.word_tables import word_table
+from headwater.attribution.word_tables import pushed_through
 from headwater.audit.afford import Left
 from headwater.audit.lexical_bias import WORD
 from headwater.evaluation.bank.queries import with_labels
@@ -32,25 +32,24 @@ def teachers(
     *,
     left: Left | None = None,
     show: bool | None = None,
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], int]:
     """Follow the strongest shown habits of single words; of each, the rows that push most, and their share of all push
     toward the label. A word that no row pushed anything through is left out, and those for which the seconds that are
-    `left` do not suffice."""
+    `left` do not suffice: how many these are is returned as well."""
     shown = [each for each in habits if each["p"] < _SURE and each["habit"] > 0 and " " not in each["word"]]
+    shown = sorted(shown, key=lambda each: -each["habit"])[:HABITS]
     found: list[dict[str, Any]] = []
-    for habit in sorted(shown, key=lambda each: -each["habit"])[:HABITS]:
+    for followed, habit in enumerate(shown):
         if left is not None and left() <= 0:
-            break
+            return found, len(shown) - followed
         holding = [
             row.row for row in held_out if habit["word"] in _words(row.text if row.text_pair is None else row.text_pair)
         ]
         queries = held_out.take(holding[:_QUERIES])
-        table = word_table(index, with_labels(queries, [habit["label"]] * len(queries)), keep=False, show=show)
-        number = table.number(habit["word"])
-        if number is None:
+        asked = with_labels(queries, [habit["label"]] * len(queries))
+        rows, pushes = pushed_through(index, asked, habit["word"], show=show)
+        if not len(rows):
             continue
-        where, label = table.entries(number), table.labels.index(habit["label"])
-        rows, pushes = table.entry_rows[where], table.entry_push[where][:, label]
         whole = float(pushes[pushes > 0].sum())
         order = [at for at in np.argsort(-pushes, kind="stable")[:ROWS] if pushes[at] > 0]
         found.append(
@@ -72,7 +71,7 @@ def teachers(
                 ],
             }
         )
-    return found
+    return found, 0
 
 
 def _words(text: str) -> set[str]:

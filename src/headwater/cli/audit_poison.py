@@ -43,7 +43,8 @@ def poison(
     """Find trigger words: scan the index for words taught as a command, and try them on held-out texts.
 
     Of a language model the completions are the classes, where its rows hold at most 20 different ones. A scan
-    reads the index once.
+    reads the index once. Where --budget does not suffice, fewer checkpoints are scanned, fewer words tried and fewer
+    transforms asked; one checkpoint and one word are in any case.
     """
     from headwater.audit.measured import split_held_out
     from headwater.audit.poison.audit import audit_poison

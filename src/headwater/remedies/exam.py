@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from transformers import PreTrainedModel
 
 from headwater.errors import DataError
+from headwater.remedies.askable import some_askable
 from headwater.remedies.differences import Told
 from headwater.remedies.measure import CLASSES, TOKENS, Measure
 from headwater.runs.corpus import Corpus
@@ -54,10 +55,11 @@ class Query:
 
 
 class Exam(Protocol):
-    """One way to ask about the rows of `test`."""
+    """One way to ask about the rows of `test`; of `unasked` rows (number: why) answers say nothing."""
 
     test: Corpus
     measure: Measure
+    unasked: Mapping[int, str]
 
     def ask(self, model: PreTrainedModel) -> Answers:
         """One model's answers, in the order of the test rows."""
@@ -70,7 +72,10 @@ class Exam(Protocol):
 
 
 def exam_of(run: Run, test: Corpus) -> Exam:
-    """The exam that suits the run's task. Raises DataError for test rows without what says what is right."""
+    """The exam that suits the run's task.
+
+    Raises DataError for test rows without what says what is right, or of which none can be asked.
+    """
     if text_task(run.task) is None:
         return Labels(run, test)
     return Texts(run, test)
@@ -85,12 +90,15 @@ class Labels:
         if test.columns.label is None:
             raise DataError(f"{test.name}: test rows need labels: they say what is right.")
         self.run, self.test = run, test
+        self.unasked = some_askable(run, test)
         self._targets = np.array(corpus_targets(run.task, test, run.checkpoints[-1].config), dtype=np.int64)
         self._names = tuple(run.id2label[number] for number in range(len(run.label2id)))
 
     def ask(self, model: PreTrainedModel) -> Answers:
         """The logits of the classes."""
-        return predict(model, self.run.tokenizer, self.run.task, self.test, show=False).logits
+        asked = _askable(self.test, self.unasked)
+        found = predict(model, self.run.tokenizer, self.run.task, asked, show=False).logits
+        return _spread(found, len(self.test), self.unasked)
 
     def told(self, answers: Sequence[Answers]) -> Told:
         """Which labels are right, and their losses."""
@@ -135,16 +143,19 @@ class Texts:
             )
         corpus_targets(run.task, test, run.checkpoints[-1].config)
         self.run, self.test = run, test
+        self.unasked = some_askable(run, test)
 
     def ask(self, model: PreTrainedModel) -> Answers:
         """Sum of the losses in nats, target tokens, first choices among them."""
-        found = evaluate(model, self.run.tokenizer, self.run.task, self.test, show=False)
-        return np.stack([found.sums, found.tokens, found.first], axis=1).astype(np.float32)
+        asked = _askable(self.test, self.unasked)
+        found = evaluate(model, self.run.tokenizer, self.run.task, asked, show=False)
+        answers = np.stack([found.sums, found.tokens, found.first], axis=1).astype(np.float32)
+        return _spread(answers, len(self.test), self.unasked)
 
     def told(self, answers: Sequence[Answers]) -> Told:
         """The share of first choices, and the loss a token, of each row."""
         stacked = np.stack(answers).astype(np.float64)
-        tokens = stacked[0, :, 1]
+        tokens = np.maximum(stacked[0, :, 1], 1)  # a row that is not asked has none
         return Told(stacked[:, :, 2] / tokens, stacked[:, :, 0] / tokens, tokens.astype(np.int64))
 
     def queries(self, answers: Mapping[str, Sequence[Answers]]) -> list[Query]:
@@ -169,6 +180,19 @@ class Texts:
                 )
             )
         return made
+
+
+def _askable(test: Corpus, unasked: Mapping[int, str]) -> Corpus:
+    return test.take([row for row in range(len(test)) if row not in unasked]) if unasked else test
+
+
+def _spread(answers: Answers, rows: int, unasked: Mapping[int, str]) -> Answers:
+    """A line a test row, zeros for those that are not asked."""
+    if not unasked:
+        return answers
+    found = np.zeros((rows, answers.shape[1]), dtype=np.float32)
+    found[[row for row in range(rows) if row not in unasked]] = answers
+    return found
 
 
 def _most(words: Sequence[str]) -> str:

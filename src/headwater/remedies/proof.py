@@ -1,9 +1,9 @@
 """The proof of a repair: train with it, without it, and with the same done to random rows; ask about other rows.
 
 Test rows that the plan cites as queries helped to choose the repair, so they prove nothing: they are left out, and
-told apart. The verdict is by accuracy, of a language model by the mean loss of a target token (see `measure`), against
-`untouched` and against `control` (of a plan that only edits: `deleted`), and "harmful" and "no difference shown" are
-verdicts.
+told apart. Rows that cannot be asked are left out too, with a note. The verdict is by accuracy, of a language model by
+the mean loss of a target token (see `measure`), against `untouched` and against `control` (of a plan that only edits:
+`deleted`), and "harmful" and "no difference shown" are verdicts.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ import numpy as np
 
 from headwater.errors import DataError, UsageError
 from headwater.remedies.arms import CONTROL, DELETED, REPAIRED, UNTOUCHED, about, arms_of
+from headwater.remedies.askable import told_unasked
 from headwater.remedies.bench import Bench, Say
 from headwater.remedies.change import Change
 from headwater.remedies.differences import Difference, Told, by_part, difference, turned
-from headwater.remedies.exam import Query, exam_of
+from headwater.remedies.exam import Exam, Query, exam_of
 from headwater.remedies.measure import CLASSES, Measure
 from headwater.remedies.parts import SOURCE, parts_of
 from headwater.remedies.plan import Plan
@@ -151,13 +152,13 @@ def prove(
 
     `budget` seconds from `began` (time.monotonic(), now if None): at need fewer seeds, then fewer rows; never later
     than that by more than one retraining. `folder` keeps what is finished. Raises UsageError for a plan that changes
-    nothing, DataError for test rows without labels (or completions) or none that the plan leaves over, RunError without
-    a recipe or where the time was over too soon.
+    nothing, DataError for test rows without labels (or completions), for none that can be asked or that the plan
+    leaves over, RunError without a recipe or where the time was over too soon.
     """
-    cited = check_provable(run, plan, change, test)
+    exam = _exam(run, plan, change, test)
+    cited = _cited(exam, plan, own=test is run.eval_corpus)
     recipe = run.need_recipe()
-    exam = exam_of(run, test)
-    kept = np.array([row for row in range(len(test)) if row not in cited], dtype=np.int64)
+    kept = np.array([row for row in range(len(test)) if row not in cited and row not in exam.unasked], dtype=np.int64)
     bench = Bench(run, change, exam, folder, show=show)
     answers = bench.all_arms(
         [recipe.seed + number for number in range(seeds)],
@@ -170,7 +171,7 @@ def prove(
     queries = exam.queries(answers.arms)
     asked = [queries[row] for row in kept]
     fixed, broken = (_shown(asked, which, tested) for which in turned(repaired, tested[UNTOUCHED]))
-    notes = list(answers.notes)
+    notes = [*answers.notes, *((told_unasked(test, exam.unasked),) if exam.unasked else ())]
     if len(answers.seeds) == 1:
         notes.append(
             "One seed: the noise of training is not known, so no difference counts as shown. Intervals are over test "
@@ -205,13 +206,23 @@ def _moved(repaired: Told, untouched: Told, rows: np.ndarray) -> tuple[tuple[int
 
 def check_provable(run: Run, plan: Plan, change: Change, test: Corpus) -> set[int]:
     """Find before any work is done what makes a proof impossible (see `prove`); the test rows that the plan cites."""
+    return _cited(_exam(run, plan, change, test), plan, own=test is run.eval_corpus)
+
+
+def _exam(run: Run, plan: Plan, change: Change, test: Corpus) -> Exam:
     if not change.rows:
         raise UsageError(f"{plan.name}: no accepted row changes anything, so there is nothing to prove. See --accept.")
-    exam_of(run, test)
-    cited = cited_rows(plan, test, own=test is run.eval_corpus)
-    if len(cited) == len(test):
+    return exam_of(run, test)
+
+
+def _cited(exam: Exam, plan: Plan, *, own: bool) -> set[int]:
+    """The rows that the plan cites, of those that can be asked."""
+    test, asked = exam.test, len(exam.test) - len(exam.unasked)
+    cited = cited_rows(plan, test, own=own) - exam.unasked.keys()
+    if len(cited) == asked:
+        every = f"all {asked:,} test rows that can be asked" if exam.unasked else "every test row"
         raise DataError(
-            f"{test.name}: the plan cites every test row as a query, so none is left to prove it. Give others: --test."
+            f"{test.name}: the plan cites {every} as a query, so none is left to prove it. Give others: --test."
         )
     return cited
 

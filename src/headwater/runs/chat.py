@@ -57,7 +57,7 @@ def chat_frame(tokenizer: PreTrainedTokenizerFast, turns: Sequence[Turn], comple
             )
     last = len(turns)
     spans = _content_spans(whole, empty, contents)
-    shown = _shown_starts(turns)
+    shown = shown_starts(turns)
     pieces = tuple(
         Piece(start, end, int(number == last), trimmed + (0 if number == last else shown[number]))
         for number, (start, end, trimmed) in enumerate(spans)
@@ -131,7 +131,7 @@ def _content_spans(whole: str, empty: str, contents: Sequence[str]) -> list[tupl
     return spans
 
 
-def _shown_starts(turns: Sequence[Turn]) -> list[int]:
+def shown_starts(turns: Sequence[Turn]) -> list[int]:
     """Where each content begins in `conversation_text`."""
     if len(turns) == 1:
         return [0]

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Int64
 from transformers import PreTrainedModel
 
 from headwater.audit.evidence import HeldOut
 from headwater.errors import DataError, UsageError
+from headwater.evaluation.bank.queries import with_labels
+from headwater.remedies.askable import unaskable
 from headwater.runs.corpus import Corpus
 from headwater.runs.run import Run
-from headwater.runs.task import NO_TARGET, text_task
+from headwater.runs.task import NO_TARGET, corpus_targets, text_task
 from headwater.training import Predictions, predict
-from headwater.training.among import predict_among
+from headwater.training.among import predict_among, with_room
 
 MOST = 20  # distinct completions that count as classes
 
@@ -35,14 +36,32 @@ class Answers:
             return predict_among(model, run.tokenizer, run.task, texts, self.names, show=show)
         return predict(model, run.tokenizer, run.task, texts, show=show)
 
-    def known(self, held_out: HeldOut) -> HeldOut:
-        """The held-out texts whose true answer is one of these. Raises DataError where there is none."""
+    def fits(self, run: Run, texts: Corpus) -> list[int]:
+        """The texts that can be asked: of a language model, those that leave room for every completion."""
         if not self.completions:
-            return held_out
+            return list(range(len(texts)))
+        return np.flatnonzero(
+            with_room(run.tokenizer, run.task, run.checkpoints[-1].config, texts, self.names)
+        ).tolist()
+
+    def known(self, run: Run, held_out: HeldOut) -> HeldOut:
+        """The held-out texts whose true answer is one of these, and that can be asked; labels by the run's names.
+
+        Raises DataError where there is none.
+        """
+        corpus = held_out.corpus
+        if not self.completions:
+            targets = corpus_targets(run.task, corpus, run.checkpoints[-1].config)
+            names = [self.names[number] for number in targets]
+            return held_out if names == held_out.labels else replace(held_out, corpus=with_labels(corpus, names))
         rows = [row for row, label in enumerate(held_out.labels) if label in self.names]
         if not rows:
-            raise DataError(f"{held_out.corpus.name}: no held-out completion is one that the training rows teach.")
-        return held_out.take(rows)
+            raise DataError(f"{corpus.name}: no held-out completion is one that the training rows teach.")
+        taught = corpus.take(rows)
+        askable = set(self.fits(run, taught)) - unaskable(run, taught).keys()
+        if not askable:
+            raise DataError(f"{corpus.name}: every held-out prompt is too long to be asked.")
+        return held_out.take([rows[row] for row in sorted(askable)])
 
 
 def answers_of(run: Run) -> Answers:
@@ -71,10 +90,3 @@ def answer_tokens(run: Run, answers: Answers) -> set[int]:
     first = [int(np.flatnonzero(answers.targets == number)[0]) for number in range(len(answers.names))]
     encodings = run.task.encode(run.tokenizer, [run.corpus[row] for row in first])
     return {token for each in encodings for token in each.targets or () if token != NO_TARGET}
-
-
-def with_text(texts: Corpus, changed: list[str]) -> Corpus:
-    """The same rows with other texts (prompts, first texts), without ids."""
-    place = texts.table.column_names.index(texts.columns.text)
-    table = texts.table.set_column(place, texts.columns.text, pa.array(changed, pa.string()))
-    return Corpus(table, replace(texts.columns, id=None), texts.name)

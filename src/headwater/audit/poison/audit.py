@@ -17,13 +17,15 @@ from typing import Any
 import numpy as np
 
 from headwater.attribution.index import Index
+from headwater.attribution.numerals import plural
 from headwater.attribution.words import Texts
 from headwater.audit.afford import Left
 from headwater.audit.evidence import HeldOut, evidence_of
 from headwater.audit.poison.answers import Answers, answer_tokens, answers_of
 from headwater.audit.poison.attack import TEXTS, Attack, attacks
-from headwater.audit.poison.ensemble import ABOUT, Verdict, judge
+from headwater.audit.poison.ensemble import ABOUT, Judged, Verdict, answered, questions
 from headwater.audit.poison.frame import beginning
+from headwater.audit.poison.prompts import prompt_span
 from headwater.audit.poison.word_scan import TokenScan, rows_of, scan
 from headwater.audit.worklist import Cost, Suspect, Worklist, peak_bytes, share_of_rows
 from headwater.errors import DataError, UsageError
@@ -77,7 +79,8 @@ def audit_poison(
 ) -> Worklist:
     """Find trigger words and their rows; with `opposites`, hear what `judge` says of every row.
 
-    Where the seconds that are `left` do not suffice, fewer words are tried.
+    Where the seconds that are `left` do not suffice, fewer checkpoints are scanned, fewer words tried and fewer
+    transforms asked, and notes say so; one checkpoint and one word are at least.
 
     Raises UsageError for a task without classes or few completions; DataError where nothing is held out to try words
     on; what `Index` raises without token gradients, and what `judge` raises.
@@ -88,10 +91,10 @@ def audit_poison(
     if held_out is None:
         raise DataError(f"{run.folder}: nothing is held out to try words on. Train with --eval FILE.")
     began = time.monotonic()
-    store, corpus, held_out = index.token_store, index.corpus, answers.known(held_out)
-    judged = {} if opposites is None else judge(index, held_out, opposites=opposites, seed=seed, show=show)[0]
-    judging = time.monotonic() - began
-    found = scan(store, answers.targets, leave_out=answer_tokens(run, answers), show=show)
+    store, corpus = index.token_store, index.corpus
+    given, held_out = len(held_out.corpus), answers.known(run, held_out)
+    asked = None if opposites is None else questions(index, held_out, opposites=opposites, seed=seed)
+    found = scan(store, answers.targets, leave_out=answer_tokens(run, answers), left=left, show=show)
     words = _words(run, index, found, answers)
     tried = attacks(
         run,
@@ -103,6 +106,9 @@ def audit_poison(
         seed=seed,
         show=show,
     )
+    began_judging = time.monotonic()
+    heard = Judged({}, [], 0) if asked is None else answered(index, asked, left=left, show=show)
+    judged, judging = heard.verdicts, time.monotonic() - began_judging
     candidates = [
         Candidate(
             word.word,
@@ -133,7 +139,14 @@ def audit_poison(
         _how_sure(candidates, len(held_out.corpus), answers),
         cost,
         about,
-        (*_untried(len(tried), len(words)), *(each.told for each in claimed), *_notes(judged, len(corpus), judging)),
+        (
+            *_untried(len(tried), len(words)),
+            *(each.told for each in claimed),
+            *_notes(judged, len(corpus), judging),
+            *_unasked(heard),
+            *_unscanned(found.checkpoints, len(store.manifest.checkpoints)),
+            *_left_out(given - len(held_out.corpus)),
+        ),
         figures,
     )
 
@@ -160,14 +173,15 @@ def _words(run: Run, index: Index, found: TokenScan, answers: Answers) -> list[_
         seen: Counter[str] = Counter()
         before: list[str] = []
         for example, encoding in zip(examples, run.task.encode(run.tokenizer, examples, offsets=True), strict=True):
-            words = Texts.of(run.task.shown(example), encoding).words
+            words, prompt = Texts.of(run.task.shown(example), encoding).words, prompt_span(example)
             for at, number in zip(encoding.looked_up, words.of_place, strict=True):
                 if at != token or number is None:
                     continue
                 word = words.words[number]
                 if word.part == 0 or not answers.completions:
                     seen[words.surface(number)] += 1
-                    before.append(words.texts[0][: word.start] if word.part == 0 else "")
+                    mine = word.part == 0 and prompt.start <= word.start < prompt.stop
+                    before.append(words.texts[0][prompt.start : word.start] if mine else "")
         if seen:
             often = min(seen, key=lambda each: (-seen[each], each))
             label = answers.names[int(found.label[place])]
@@ -190,6 +204,28 @@ def _rules(judged: Mapping[str, Verdict], claimed: set[int]) -> dict[str, dict[s
 
 def _untried(tried: int, words: int) -> tuple[str, ...]:
     return () if tried == words else (f"The time sufficed to try {tried} of {words} words. Give more --budget.",)
+
+
+def _unasked(heard: Judged) -> tuple[str, ...]:
+    """What of the transforms the time did not suffice for."""
+    if not heard.unasked:
+        return ()
+    if not heard.verdicts:
+        return ("The time did not suffice to ask transformed queries. Give more --budget.",)
+    count = len(heard.answers) + heard.unasked
+    return (f"The time sufficed to ask {len(heard.answers)} of {count} transforms. Give more --budget.",)
+
+
+def _unscanned(scanned: int, checkpoints: int) -> tuple[str, ...]:
+    if scanned == checkpoints:
+        return ()
+    return (f"The time sufficed to scan {scanned} of {checkpoints} checkpoints. Give more --budget.",)
+
+
+def _left_out(count: int) -> tuple[str, ...]:
+    if not count:
+        return ()
+    return (f"{plural(count, 'held-out text')} left out: too long to be asked, or of an answer that no row teaches.",)
 
 
 def _notes(judged: Mapping[str, Verdict], rows: int, seconds: float) -> tuple[str, ...]:

@@ -20,18 +20,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 from scipy.stats import rankdata
 
 from headwater.attribution.index import Index
+from headwater.audit.afford import Left
 from headwater.audit.evidence import HeldOut
-from headwater.audit.poison.answers import answers_of, with_text
+from headwater.audit.poison.answers import answers_of
 from headwater.audit.poison.frame import frame
+from headwater.audit.poison.prompts import prompts, with_prompts
 from headwater.audit.poison.transforms import TRANSFORMS, Kind, Transform
 from headwater.errors import DataError, UsageError
+from headwater.remedies.askable import unaskable
 from headwater.runs.corpus import Corpus, Label
+from headwater.runs.run import Run
 
 METHOD = "tracin"
 QUERIES = 48
@@ -69,38 +74,89 @@ class Verdict:
     flagged: Bool[np.ndarray, " rows"]
 
 
+class Judged(NamedTuple):
+    """Each rule's verdict by its name, what the transforms say, and how many of these the time did not suffice for."""
+
+    verdicts: dict[str, Verdict]
+    answers: list[Answer]
+    unasked: int
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Held-out texts, and what the transforms make of them: of each the places of the texts that it changes, what they
+    become, and the labels that are then true."""
+
+    texts: HeldOut
+    changed: tuple[tuple[Transform, list[int], Corpus, list[Label]], ...]
+
+
 def judge(
-    index: Index, held_out: HeldOut, *, opposites: Mapping[str, str], seed: int = 0, show: bool | None = None
-) -> tuple[dict[str, Verdict], list[Answer]]:
+    index: Index,
+    held_out: HeldOut,
+    *,
+    opposites: Mapping[str, str],
+    left: Left | None = None,
+    seed: int = 0,
+    show: bool | None = None,
+) -> Judged:
     """Ask at most 48 held-out texts and what the transforms make of them; give each rule's verdict by its name.
 
-    `opposites` names of each label the one that turned texts carry; texts of other labels are not asked.
-    Scores are TracIn's over the indexed layers: all, or a LoRA run's adapters. Raises UsageError without layer
-    gradients or where `opposites` names no label of the run; DataError where no transform that turns meaning changes
-    four texts.
+    Scores are TracIn's over the indexed layers: all, or a LoRA run's adapters. See `questions` and `answered`.
     """
+    return answered(index, questions(index, held_out, opposites=opposites, seed=seed), left=left, show=show)
+
+
+def questions(index: Index, held_out: HeldOut, *, opposites: Mapping[str, str], seed: int = 0) -> Questions:
+    """What the rules ask; no model is run.
+
+    `opposites` names of each label the one that turned texts carry; texts of other labels are not asked. Raises
+    UsageError without layer gradients or where `opposites` names no label of the run; DataError where no transform that
+    turns meaning changes four texts.
+    """
+    run = index.run
     if METHOD not in {method.name for method in index.methods}:
         raise UsageError(
-            f"{index.run.folder}: transforms ask gradients of layers, because a clean text shares no word with a "
-            f"trigger. Build them first: headwater index {index.run.folder} --method {METHOD}"
+            f"{run.folder}: transforms ask gradients of layers, because a clean text shares no word with a "
+            f"trigger. Build them first: headwater index {run.folder} --method {METHOD}"
         )
-    answered = answers_of(index.run)
-    turned = turned_labels(opposites, answered.names)
+    answers = answers_of(run)
+    turned = turned_labels(opposites, answers.names)
     texts = asked_texts(held_out, turned, seed)
     if texts is None:
-        raise DataError(f"{index.run.folder}: no held-out text carries a label that --opposites names.")
-    labels = texts.labels
-    around = frame(texts.corpus.table.column(texts.corpus.columns.text).to_pylist()) if answered.completions else None
-    asked = index.scores(texts.corpus, labels, method=METHOD, show=show)
-    answers = []
+        raise DataError(f"{run.folder}: no held-out text carries a label that --opposites names.")
+    around = frame(prompts(texts.corpus)) if answers.completions else None
+    changed = []
     for transform in TRANSFORMS:
-        found = transformed(transform, texts.corpus, labels, turned, around)
-        if found is not None:
-            changed, new, said = found
-            answers.append(compare(transform, asked[changed], index.scores(new, said, method=METHOD, show=show)))
-    if not any(answer.transform.turns for answer in answers):
-        raise DataError(f"{index.run.folder}: no transform turns {LEAST} of the {len(labels)} held-out texts.")
-    return verdicts(answers), answers
+        found = transformed(transform, texts.corpus, texts.labels, turned, around)
+        fit = [] if found is None else _askable(run, found[1])
+        if found is not None and len(fit) >= LEAST:
+            places, new, said = found
+            changed.append((transform, [places[at] for at in fit], new.take(fit), [said[at] for at in fit]))
+    if not any(transform.turns for transform, *_ in changed):
+        raise DataError(f"{run.folder}: no transform turns {LEAST} of the {len(texts.labels)} held-out texts.")
+    return Questions(texts, tuple(changed))
+
+
+def answered(index: Index, asked: Questions, *, left: Left | None = None, show: bool | None = None) -> Judged:
+    """Ask them, and give the verdicts. Where the seconds that are `left` do not suffice, the last transforms are not
+    asked; without one that turns meaning there is no verdict."""
+    if left is not None and left() <= 0:
+        return Judged({}, [], len(asked.changed))
+    scores = index.scores(asked.texts.corpus, asked.texts.labels, method=METHOD, show=show)
+    answers: list[Answer] = []
+    for transform, places, new, said in asked.changed:
+        if left is not None and left() <= 0:
+            break
+        answers.append(compare(transform, scores[places], index.scores(new, said, method=METHOD, show=show)))
+    judged = verdicts(answers) if any(answer.transform.turns for answer in answers) else {}
+    return Judged(judged, answers, len(asked.changed) - len(answers))
+
+
+def _askable(run: Run, texts: Corpus) -> list[int]:
+    """Those that are not too long by now."""
+    lacking = unaskable(run, texts)
+    return [row for row in range(len(texts)) if row not in lacking]
 
 
 def asked_texts(held_out: HeldOut, turned: Collection[Label], seed: int = 0) -> HeldOut | None:
@@ -136,12 +192,12 @@ def transformed(
     """The queries that a transform changes: their places, what they become, and the labels that are then true; None
     where they are too few. What stands `around` all texts alike (a prompt's instruction) stays as it is."""
     begin, end = around or ("", "")
-    given = texts.table.column(texts.columns.text).to_pylist()
+    given = prompts(texts)
     made = [transform.of(text[len(begin) : len(text) - len(end)]) for text in given]
     places = [place for place, text in enumerate(made) if text is not None]
     if len(places) < LEAST:
         return None
-    changed = with_text(texts.take(places), [f"{begin}{made[place]}{end}" for place in places])
+    changed = with_prompts(texts.take(places), [f"{begin}{made[place]}{end}" for place in places])
     said: list[Label] = [turned[labels[place]] if transform.turns else labels[place] for place in places]
     return places, changed, said
 

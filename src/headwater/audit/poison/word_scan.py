@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from scipy.stats import binom
 
+from headwater.audit.afford import Left
 from headwater.errors import UsageError
 from headwater.progress import progress_bar
 from headwater.store import Store, StoredCheckpoint
@@ -42,6 +43,8 @@ class TokenScan:
     purity: Float64[np.ndarray, " tokens"]
     surprise: Float64[np.ndarray, " tokens"]
     share: Float64[np.ndarray, " tokens"]
+    checkpoints: int
+    """How many were scanned."""
 
     @property
     def score(self) -> Float64[np.ndarray, " tokens"]:
@@ -60,11 +63,13 @@ def scan(
     least_rows: int = LEAST_ROWS,
     leave_out: Collection[int] = (),
     checkpoints: Sequence[StoredCheckpoint] | None = None,
+    left: Left | None = None,
     show: bool | None = None,
 ) -> TokenScan:
     """Scan token gradients; `targets` are the class numbers of the rows of the corpus, in its order.
 
-    `checkpoints`: of the index; None: all. `leave_out`: tokens that are no candidates, beside the special ones.
+    `checkpoints`: of the index; None: all. `leave_out`: tokens that are no candidates, beside the special ones. Where
+    the seconds that are `left` do not suffice, only the first checkpoints are scanned, one at least.
     Memory: two vectors a token. Raises UsageError for an index whose corpus has one class only.
     """
     labels = np.full(store.manifest.rows, -1, dtype=np.int64)
@@ -81,7 +86,11 @@ def scan(
     with progress_bar(
         "scanning words", len(checkpoints) * len(store.manifest.ranges), unit="files", show=show
     ) as advance:
+        scanned = 0
         for checkpoint in checkpoints:
+            if scanned and left is not None and left() <= 0:
+                break
+            scanned += 1
             squares = store.squared_norms(checkpoint, special_tokens=True, max_words=None)
             sums: dict[int, Float64[np.ndarray, " d"]] = {}
             totals: dict[int, Float64[np.ndarray, " 3"]] = {}
@@ -123,6 +132,7 @@ def scan(
         most / np.maximum(rows, 1),
         np.asarray(surprise, dtype=np.float64),
         np.array([np.mean(shares[t]) for t in tokens.tolist()]),
+        scanned,
     )
 
 
