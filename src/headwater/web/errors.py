@@ -46,6 +46,13 @@ _TITLES = {
 }
 
 
+def log_fault(what: str, error: BaseException) -> None:
+    """Tell the terminal of a fault of our own that no page will tell; a user's mistake is none."""
+    known = HeadwaterError | BusyError | HTTPException | RequestValidationError
+    if not isinstance(error, known) and getattr(error, "errno", None) not in _NOT_WRITTEN:
+        log.error("%s: nobody waited for the answer", what, exc_info=error)
+
+
 def refusal(scope: Scope, status: int, message: str, **more: Any) -> Response:
     """Make the answer to a request that failed: JSON under /api, else a page. `more` goes into the JSON."""
     accepts = Headers(scope=scope).get("accept", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar, cast
 
@@ -50,19 +50,21 @@ class Workbench:
         """Return what the model says of the queries; computed once, by the worker. Raises BusyError, UsageError."""
         if "overview" not in self._of_model:
             run, texts = self.index.run, self.held_out
-            made = await self.worker.run(lambda: survey(run, texts, show=False), key="overview")
-            self._of_model.setdefault("overview", made)
+            make = _kept_in(self._of_model, "overview", lambda: survey(run, texts, show=False))
+            return await self.worker.run(make, key="overview")
         return cast(Overview, self._of_model["overview"])
 
     async def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """Return what `make` gives, by the worker; what was made lately is kept, and costs the model nothing.
 
-        Who asks for the same while it is being made waits for the same.
+        Who asks for the same while it is being made waits for the same. What has begun is kept, also where who asked
+        has gone away meanwhile.
         """
         if key not in self._kept:
-            self._kept[key] = await self.worker.run(make, key=(id(self), key))
+            made = await self.worker.run(_kept_in(self._kept, key, make), key=(id(self), key))
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
+            return made
         self._kept.move_to_end(key)
         return cast(Made, self._kept[key])
 
@@ -81,7 +83,19 @@ class Workbench:
         return replace(self, index=index, _kept=OrderedDict())
 
 
-async def _bench(request: Request) -> Workbench:
+def _kept_in(place: MutableMapping[Hashable, Any], key: Hashable, make: Callable[[], Made]) -> Callable[[], Made]:
+    """Make, and keep what was made: the worker writes, one key at a time; all else happens in the loop's thread."""
+
+    def kept() -> Made:
+        made = make()
+        place[key] = made
+        return made
+
+    return kept
+
+
+async def fresh_bench(request: Request) -> Workbench:
+    """Return the server's state, with the index as it is on disk."""
     state = request.app.state
     before: Workbench = state.workbench
     after = await before.fresh()
@@ -90,8 +104,15 @@ async def _bench(request: Request) -> Workbench:
     return cast(Workbench, state.workbench)
 
 
-Bench = Annotated[Workbench, Depends(_bench)]
-"""A route's parameter: the server's state."""
+async def _standing(request: Request) -> Workbench:
+    return cast(Workbench, request.app.state.workbench)
+
+
+Bench = Annotated[Workbench, Depends(fresh_bench)]
+"""A route's parameter: the server's state, with the index as it is on disk."""
+
+Standing = Annotated[Workbench, Depends(_standing)]
+"""The same without a look at the index: for marks and jobs, which must not wait for the model."""
 
 Typed = Annotated[str, AfterValidator(clean)]
 """What a user typed: NUL and lone surrogates, which no page can hold, are U+FFFD."""
