@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastapi.testclient import TestClient
 
+import headwater as hw
 from headwater.engines.jobs import Jobs
 from web.conftest import bench_of, busy
 
@@ -27,4 +28,22 @@ def test_a_row_is_marked_and_a_job_cancelled_while_the_model_is_at_work_and_the_
         assert client.post(f"/api/jobs/{job.number}/cancel").status_code == 200
         assert not gate.is_set()
     assert client.get("/jobs?kind=evaluate").status_code == 200
-    assert bench_of(client).index.is_current()
+
+
+def test_marks_and_jobs_see_an_index_that_grew(copied_run: Path, client_of: Callable[[Path], TestClient]) -> None:
+    client, index = client_of(copied_run), hw.Index.open(copied_run / "index")
+    rows = [{"text": row.text, "label": row.label} for row in index.corpus]
+    with busy(bench_of(client)):
+        hw.Index.build(index.run, corpus=[*rows, rows[0]], show=False)
+        assert client.put("/api/marks/60", json={"action": "delete"}).status_code == 200
+        assert "row 60" in client.get("/worklist/group?audit=by+hand&rows=all").text
+
+
+def test_marks_and_jobs_do_not_need_an_index_that_can_be_opened(
+    copied_run: Path, client_of: Callable[[Path], TestClient]
+) -> None:
+    client = client_of(copied_run)
+    (copied_run / "index" / "manifest.json").write_text("{}")
+    assert client.get("/api/why?row=1").status_code == 409
+    assert client.put("/api/marks/3", json={"action": "delete"}).status_code == 200
+    assert client.get("/worklist").status_code == client.get("/jobs").status_code == 200

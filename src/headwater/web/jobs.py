@@ -34,7 +34,7 @@ from headwater.runs import text_task
 from headwater.runs.record import FOLDER
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
-from headwater.web.state import Standing, Typed, Workbench, fresh_bench
+from headwater.web.state import Standing, Typed, Workbench
 from headwater.web.waiting import PatientRoute
 
 router = APIRouter(route_class=PatientRoute)
@@ -128,7 +128,7 @@ async def jobs(
         patches=() if text_task(bench.index.run.task) else BYS,
         row=row,
         indexable=[method.name for method in all_methods() if method.need not in ("texts", "nothing")],
-        methods=await _gradable(request) if kind == "evaluate" else (),
+        methods=await _gradable(bench) if kind == "evaluate" else (),
         accepted=changes,
     )
 
@@ -185,9 +185,8 @@ def columns_of(bench: Workbench) -> list[str]:
     return [name for name in corpus.table.column_names if name not in read]
 
 
-async def _gradable(request: Request) -> list[str]:
+async def _gradable(bench: Workbench) -> list[str]:
     """The methods that the index can answer by: to know its layers the model may be needed, so the worker says."""
-    bench = await fresh_bench(request)
     return [method.name for method in await bench.once("methods", lambda: bench.index.methods)]
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
 from pydantic import AfterValidator
+from starlette.concurrency import run_in_threadpool
 
 from headwater.attribution.index import Index
 from headwater.attribution.overview import Overview, survey
 from headwater.attribution.view import clean
-from headwater.errors import UsageError
+from headwater.errors import StoreError, UsageError
 from headwater.runs import Corpus
 from headwater.web.worker import Worker
 
@@ -36,6 +38,8 @@ class Workbench:
     _kept: OrderedDict[Hashable, Any] = field(default_factory=OrderedDict, repr=False)
     _of_model: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     """What hangs on the model and the queries alone; it outlives the index."""
+    _opening: Lock = field(default_factory=Lock, repr=False)
+    _next: Workbench | None = field(default=None, repr=False)
 
     @property
     def held_out(self) -> Corpus:
@@ -75,12 +79,17 @@ class Workbench:
     async def fresh(self) -> Workbench:
         """Return the state of the index as it is on disk: this one, or where it was changed, a new one.
 
-        The worker opens it between two answers; loaded models stay. Raises StoreError where it cannot be opened.
+        It is opened beside the worker, once for all who ask: that reads files, and leaves models as they are loaded.
+        Raises StoreError where it cannot be opened.
         """
-        if self.index.is_current():
-            return self
-        index = await self.worker.run(self.index.reopened, key=(id(self), "reopened"))
-        return replace(self, index=index, _kept=OrderedDict())
+        return self if self.index.is_current() else await run_in_threadpool(self._after)
+
+    def _after(self) -> Workbench:
+        with self._opening:
+            if self._next is None or not self._next.index.is_current():
+                index = self.index.reopened()
+                self._next = replace(self, index=index, _kept=OrderedDict(), _opening=Lock(), _next=None)
+            return self._next
 
 
 def _kept_in(place: MutableMapping[Hashable, Any], key: Hashable, make: Callable[[], Made]) -> Callable[[], Made]:
@@ -105,14 +114,17 @@ async def fresh_bench(request: Request) -> Workbench:
 
 
 async def _standing(request: Request) -> Workbench:
-    return cast(Workbench, request.app.state.workbench)
+    try:
+        return await fresh_bench(request)
+    except StoreError:
+        return cast(Workbench, request.app.state.workbench)
 
 
 Bench = Annotated[Workbench, Depends(fresh_bench)]
 """A route's parameter: the server's state, with the index as it is on disk."""
 
 Standing = Annotated[Workbench, Depends(_standing)]
-"""The same without a look at the index: for marks and jobs, which must not wait for the model."""
+"""The same, or where the index cannot be opened, as it was: for marks and jobs, which need the run alone."""
 
 Typed = Annotated[str, AfterValidator(clean)]
 """What a user typed: NUL and lone surrogates, which no page can hold, are U+FFFD."""
