@@ -133,7 +133,7 @@ async def corpus_row(request: Request, bench: Bench, row: Number) -> HTMLRespons
         known=known,
         rows=len(bench.index),
         labels=_labels(bench),
-        mendable=mendable(run, row) if row < len(run.corpus) else (),
+        mendable=mendable(run, row),
     )
 
 

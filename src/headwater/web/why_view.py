@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ROWS_AT = "/corpus/" if any(place.path == "/corpus" for place in PLACES) else ""  # where a training row's page is
 _MANY = 30  # labels that are still offered as links
 BY_PLACE = "tracin-we"  # the method whose rows can be taken apart by place, without options
+LISTED = "tracin-we"  # the method whose lists over the held-out rows `attribution.word_tables` counts
 _VARIANTS = {
     "tracin-we": ("normalize=both", "normalize=train", "special-tokens=false", "max-words=10", "synonyms=true"),
 }
@@ -61,6 +62,8 @@ class Answered:
     """Of an answer without rows: other ways to ask."""
     places: bool
     """Whether its rows can be taken apart by place."""
+    listed: bool
+    """Whether it is of the method whose lists of held-out rows are counted (`/api/hubs`)."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,7 @@ def _answered(
         _command(index, asked, answer, spec),
         _elsewhere(asked, spec, methods) if empty else (),
         spec == BY_PLACE and has_places(index),
+        spec == LISTED,
     )
 
 
