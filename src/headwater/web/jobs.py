@@ -253,23 +253,24 @@ def _start(bench: Workbench, wanted: Any) -> Job:
         method, out = get_method(wanted.method), bench.index.folder  # of one at a URL its mirror here
         title, command = f"Index for {method.name}", ["index", folder, "--method", method.name]
         command += [] if out == run.folder / "index" else ["--out", str(out)]
-    return jobs.start(jobs.prepare(), wanted.kind, title, _headwater(command), {"out": str(out)})
+    with jobs.preparing() as place:
+        return jobs.start(place, wanted.kind, title, _headwater(command), {"out": str(out)})
 
 
 def _start_repair(bench: Workbench, wanted: Repairing) -> Job:
     run, jobs = bench.index.run, jobs_of(bench)
     plan, change = _checked(bench)
-    place = jobs.prepare()
-    plan.write(place / PLAN)
-    out = _unfinished(jobs, place) or _free(run.folder, jobs)
-    command = ["fix", str(run.folder), str(place / PLAN), "--out", str(out), "--retrain"]
-    command += ["--seeds", str(wanted.seeds)]
-    command += [] if wanted.budget is None else ["--budget", f"{wanted.budget:g}m"]
-    if bench.queries is not run.eval_corpus:
-        bench.held_out.save(place / "test.parquet")
-        command += ["--test", str(place / "test.parquet")]
-    title = f"Retrain and prove: {applied(change.counts)}"
-    return jobs.start(place, "fix", title, _headwater(command), {"out": str(out)})
+    with jobs.preparing() as place:
+        plan.write(place / PLAN)
+        out = _unfinished(jobs, place) or _free(run.folder, jobs)
+        command = ["fix", str(run.folder), str(place / PLAN), "--out", str(out), "--retrain"]
+        command += ["--seeds", str(wanted.seeds)]
+        command += [] if wanted.budget is None else ["--budget", f"{wanted.budget:g}m"]
+        if bench.queries is not run.eval_corpus:
+            bench.held_out.save(place / "test.parquet")
+            command += ["--test", str(place / "test.parquet")]
+        title = f"Retrain and prove: {applied(change.counts)}"
+        return jobs.start(place, "fix", title, _headwater(command), {"out": str(out)})
 
 
 def _unfinished(jobs: Jobs, place: Path) -> Path | None:
@@ -285,16 +286,17 @@ def _unfinished(jobs: Jobs, place: Path) -> Path | None:
 def _start_patch(bench: Workbench, wanted: Patching) -> Job:
     run, jobs = bench.index.run, jobs_of(bench)
     rows = _to_patch(bench, wanted)
-    place, out = jobs.prepare(), _free(run.folder, jobs, "patched")
+    named = ", ".join(f"{row:,}" for row in rows[:5]) + (" and more" if len(rows) > 5 else "")
+    title = f"Patch the {'answer' if len(rows) == 1 else 'answers'} to held-out {named}"
+    out = _free(run.folder, jobs, "patched")
     command = ["patch", str(run.folder), "--by", wanted.by, "--out", str(out)]
     for row in rows:
         command += ["--row", str(row)]
-    if bench.queries is not run.eval_corpus:
-        bench.held_out.save(place / "test.parquet")
-        command += ["--queries", str(place / "test.parquet")]
-    named = ", ".join(f"{row:,}" for row in rows[:5]) + (" and more" if len(rows) > 5 else "")
-    title = f"Patch the {'answer' if len(rows) == 1 else 'answers'} to held-out {named}"
-    return jobs.start(place, "patch", title, _headwater(command), {"out": str(out)})
+    with jobs.preparing() as place:
+        if bench.queries is not run.eval_corpus:
+            bench.held_out.save(place / "test.parquet")
+            command += ["--queries", str(place / "test.parquet")]
+        return jobs.start(place, "patch", title, _headwater(command), {"out": str(out)})
 
 
 def _to_patch(bench: Workbench, wanted: Patching) -> list[int]:
