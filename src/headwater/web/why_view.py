@@ -11,6 +11,7 @@ from headwater.attribution.by_place import has_places
 from headwater.attribution.index import Index
 from headwater.attribution.view import View, view
 from headwater.methods import Method, get_method
+from headwater.remedies.spelling import class_labels
 from headwater.runs import Example, text_task
 from headwater.runs.conversation import Conversation
 from headwater.web.look import PLACES
@@ -79,6 +80,8 @@ class Why:
     text: str
     text_pair: str | None
     labels: tuple[str, ...]
+    relabels: tuple[str, ...]
+    """What rows may be labelled, as the corpus spells it."""
     language: bool
     completion: str | None
     """Of a causal language model: what may be explained in part."""
@@ -117,6 +120,7 @@ def why_view(
         text=text,
         text_pair=None if pair is None else str(pair),
         labels=() if language else tuple(map(str, run.label2id)),
+        relabels=tuple(class_labels(run)),
         language=language,
         completion=(text if pair is None else str(pair)) if answers and run.task.kind == "causal-lm" else None,
         pairs=pairs,

@@ -27,6 +27,7 @@ from headwater.remedies.marks import Mark
 from headwater.remedies.plan import Plan, Repair
 from headwater.remedies.review import Band, Left, bands_of, sample_of, was_right, wilson, wrong_left
 from headwater.remedies.reworded import Piece
+from headwater.remedies.spelling import class_labels
 from headwater.runs import Example
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
@@ -155,7 +156,7 @@ def group_page(request: Request, bench: Standing, chosen: Annotated[Chosen, Quer
         listed=_listed(bench, group, marks),
         cards=[_card(bench, repair, marks) for repair in here],
         pages=max(1, -(-len(rows) // ROWS)) if chosen.rows == "all" else 1,
-        labels=[str(name) for name in bench.index.run.label2id],
+        labels=class_labels(bench.index.run),
         version=max((mark.version for mark in marks.values()), default=0),
     )
 
