@@ -92,7 +92,7 @@ def test_a_file_that_cannot_be_read_is_named_without_a_word_of_writing(
     with jobs.preparing() as place:
         (place / "log.txt").write_text("told")
         jobs.start(place, "audit", "a job", ["true"])
-    until(lambda: jobs.get(1).over)
+    until(lambda: jobs.get(1).state == "done")
     with read_only(copied_run, hidden=(log / "log.txt").relative_to(copied_run)) as copy:
         refused = over(hw.Index.open(copy / "index")).get("/api/jobs/1")
         assert refused.status_code == 409 and "log.txt: Permission denied." in refused.json()["error"]

@@ -64,6 +64,7 @@ def test_a_completion_is_mended_marked_retrained_and_proved(visit: Callable[...,
     again.get_by_role("button", name="Delete").click()
     expect(again.locator(".marking .state")).to_have_text("marked: delete")
     again.get_by_role("button", name="Undo").click()
+    expect(again.locator(".marking .state")).to_have_text("")
     again.keyboard.press("m")
     again.get_by_label("completion").fill(other(was))
     again.get_by_role("button", name="Save as a mark").click()
