@@ -102,6 +102,11 @@ def read_json(path: Path) -> Any:
         raise HeadwaterError(f"{path}: not valid JSON ({error}).") from error
 
 
+def can_write(path: Path) -> bool:
+    """Say whether this process may write a file, or into a folder."""
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files that a killed process left in `folder`."""
     for leftover in folder.glob(".*.part"):

@@ -125,3 +125,24 @@ def test_a_job_that_never_came_is_lost_and_numbers_are_not_used_twice(tmp_path: 
     assert jobs.prepare().name == "2" and jobs.prepare().name == "3"
     with pytest.raises(DataError, match="no job 9"):
         jobs.get(9)
+
+
+def test_a_job_whose_preparation_ended_in_the_middle_holds_nobody_up(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    place = jobs.prepare()  # as a server leaves it that is killed now
+    assert not job_process.is_over(place)  # it may be prepared still
+    old = time.time() - 2 * job_process.YOUNG
+    os.utime(place, (old, old))
+    assert job_process.is_over(place)
+    assert until(jobs, start(jobs, "print('next')").number, over).state == "done"
+
+
+def test_a_job_that_could_not_be_prepared_leaves_nothing(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    with pytest.raises(OSError, match="no space"), jobs.preparing() as place:
+        (place / "plan.jsonl").write_text("{}")
+        raise OSError("no space")
+    assert list(tmp_path.iterdir()) == [] and jobs.all() == []
+    with jobs.preparing() as place:
+        job = jobs.start(place, "test", "a title", ["true"])
+    assert until(jobs, job.number, over).state == "done"

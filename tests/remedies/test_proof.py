@@ -241,6 +241,8 @@ def test_a_fix_leaves_the_run_alone_and_can_be_trained_and_gone_on_with(
     assert json.loads(json.dumps(mended.to_dict()))["verdict"][CONTROL] == "better"
     write_json(made.folder / PROOF, mended.to_dict())
     assert read_proof(made.folder) == (mended, made.lineage)
+    with pytest.raises(RunError, match=r"holds no proof\. Make one: headwater fix"):
+        read_proof(made.folder.parent)
     write_json(made.folder / PROOF, {"arms": []})
     with pytest.raises(RunError, match=r"proof.json: damaged"):
         read_proof(made.folder)

@@ -1,10 +1,12 @@
 """A tiny real run with evaluation rows and an index, the workbench over it, and clients that hold its token."""
 
+import asyncio
 import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from fastapi.testclient import TestClient
 import builders
 import headwater as hw
 from cli.conftest import TRAIN, headwater, write_rows
+from headwater.progress import stage
 from headwater.web.app import create_app
 from headwater.web.state import Workbench
 from language.texts import PAIR_COLUMNS, lm_tokenizer, pair_rows, run_of, tiny_lm
@@ -77,6 +80,12 @@ def client_for(workbench: Workbench) -> TestClient:
     return TestClient(app, base_url=BASE, headers={"Authorization": f"Bearer {TOKEN}"}, follow_redirects=False)
 
 
+def bench_of(client: TestClient) -> Workbench:
+    """The state of a client's server as it is by now."""
+    found: Workbench = client.app.app.state.workbench  # type: ignore[attr-defined]
+    return found
+
+
 @pytest.fixture
 def stranger(workbench: Workbench) -> TestClient:
     """A client without the token. It takes what the server answers, a fault of the server's own included."""
@@ -113,16 +122,50 @@ def bench(seen_run: Path) -> Workbench:
 @pytest.fixture(scope="module")
 def address(bench: Workbench) -> Iterator[str]:
     """A real server over the tiny run."""
+    with serving(create_app(bench, token=TOKEN)) as base:
+        yield base
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Serve an application by a real server; yields its address."""
     held = socket.create_server(("127.0.0.1", 0))
-    app = create_app(bench, token=TOKEN)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [held]})
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    until(lambda: server.started)
     yield f"http://127.0.0.1:{held.getsockname()[1]}"
     server.should_exit = True
     thread.join()
+
+
+def until(done: Callable[[], Any], patience: float = 60.0) -> Any:
+    """Wait until something is so, and return what it is."""
+    end = time.monotonic() + patience
+    while not (found := done()):
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.01)
+    return found
+
+
+@contextmanager
+def busy(bench: Workbench) -> Iterator[threading.Event]:
+    """The model is at work on somebody else's question until the event is set."""
+    gate, begun = threading.Event(), threading.Event()
+
+    def long_question() -> None:
+        stage("reading rows", 3, 9, "rows")
+        begun.set()
+        gate.wait(60)
+
+    thread = threading.Thread(target=asyncio.run, args=(bench.worker.run(long_question),))
+    thread.start()
+    begun.wait()
+    try:
+        yield gate
+    finally:
+        gate.set()
+        thread.join()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import builders
 import headwater as hw
 from cli.conftest import TRAIN, headwater, write_rows
 from headwater.engines.jobs import Jobs
+from headwater.remedies.patch import FILE
 from headwater.runs import Run
 
 PATIENCE = 120.0  # seconds until a test gives up
@@ -169,6 +170,19 @@ def test_a_wrong_answer_is_patched_into_a_run_of_its_own(run: Path, client_of: C
     assert out == run.with_name("run-patched-1") and (out / "patch.json").is_file()
     told = client.get("/jobs?kind=patch").text
     assert "1 answers fixed" in told and "Other held-out rows:" in told and "the next training loses this" in told
+
+
+def test_a_damaged_patch_is_told_beside_its_job_and_hides_no_other(
+    run: Path, client_of: Callable[[Path], TestClient]
+) -> None:
+    jobs, out = Jobs(run / "headwater" / "jobs"), run.with_name("run-patched-1")
+    out.mkdir()
+    (out / FILE).write_text('{"fixed": 1')
+    for kind in ("audit", "patch"):
+        job = jobs.start(jobs.prepare(), kind, f"a job of kind {kind}", ["true"], {"out": str(out)})
+        wait(lambda number=job.number: jobs.get(number).over)
+    page = client_of(run).get("/jobs")
+    assert page.status_code == 200 and "a job of kind audit" in page.text and "not valid JSON" in page.text
 
 
 def test_a_retraining_that_was_cancelled_goes_on_in_its_place(

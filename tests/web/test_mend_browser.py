@@ -64,6 +64,7 @@ def test_a_completion_is_mended_marked_retrained_and_proved(visit: Callable[...,
     again.get_by_role("button", name="Delete").click()
     expect(again.locator(".marking .state")).to_have_text("marked: delete")
     again.get_by_role("button", name="Undo").click()
+    expect(again.locator(".marking .state")).to_have_text("")
     again.keyboard.press("m")
     again.get_by_label("completion").fill(other(was))
     again.get_by_role("button", name="Save as a mark").click()
@@ -98,6 +99,7 @@ def test_the_pages_fit_and_axe_finds_nothing(
     run = hw.Run.open(seen_run)
     marks_of(run).write(decide(run, LAST, "edit", fields={"prompt": "the river once loves"}, status="accepted"), 0)
     page = visit(path, width, color_scheme=scheme)
+    assert page.locator(".failed").count() == 0  # the proof is that of the test above
     found = Axe().run(page).response
     assert len(found["passes"]) > 10
     assert [(each["id"], each["nodes"][0]["target"]) for each in found["violations"]] == []

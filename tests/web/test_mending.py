@@ -15,6 +15,7 @@ import headwater as hw
 from headwater.remedies.apply import planned
 from headwater.remedies.plan import parse_plan
 from language.texts import lm_tokenizer, pair_rows, run_of, tiny_lm
+from remedies.test_decisions import run_on
 from web.test_hostile_text import HOSTILE, _must_be_text
 
 
@@ -145,3 +146,19 @@ def test_the_last_turn_of_a_conversation_is_mended(tmp_path: Path, client_of: Ca
     mended = planned(plan, made.corpus, classes=False).apply(made.corpus)
     assert mended.table.column("messages")[0].as_py()[-1] == {"role": "assistant", "content": "cold rain"}
     assert mended.hashes[1:] == made.corpus.hashes[1:] and mended.hashes[0] != made.corpus.hashes[0]
+
+
+def test_rows_that_carry_numbers_of_named_classes_are_relabelled_and_filtered(
+    tmp_path: Path, client_of: Callable[[Path], TestClient]
+) -> None:
+    rows = [{"text": f"the heron {number}", "label": number % 2} for number in range(6)]
+    made = run_on(tmp_path, rows, {"negative": 0, "positive": 1})
+    hw.Index.build(made, show=False)
+    client = client_of(made.folder)
+    page = client.get("/corpus/2").text
+    assert 'data-to="1"' in page and 'data-to="0"' not in page
+    assert client.get("/api/corpus?label=1").json()["count"] == 3
+    first = mark(client, 2, "relabel", label="positive").json()
+    assert (first["label"], first["does"]) == ("1", "relabel to 1")
+    back = mark(client, 2, "undo", seen=first["version"]).json()
+    assert mark(client, 2, "relabel", label=first["label"], seen=back["version"]).json()["label"] == "1"

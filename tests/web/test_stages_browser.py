@@ -1,39 +1,17 @@
 """What is slow says what it is at: a page at once, a question beside its old answer; and failures stay readable."""
 
-import asyncio
 import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import headwater as hw
-from headwater.progress import stage, stages_to
+from headwater.progress import stages_to
 from headwater.web.state import Workbench
+from web.conftest import busy
 
 ASKED = "/why?text=the+heron+loves+warm+bread&k=5"
-
-
-@contextmanager
-def busy(bench: Workbench) -> Iterator[threading.Event]:
-    """The model is at work on somebody else's question until the event is set."""
-    gate, begun = threading.Event(), threading.Event()
-
-    def long_question() -> None:
-        stage("reading rows", 3, 9, "rows")
-        begun.set()
-        gate.wait(60)
-
-    thread = threading.Thread(target=asyncio.run, args=(bench.worker.run(long_question),))
-    thread.start()
-    begun.wait()
-    try:
-        yield gate
-    finally:
-        gate.set()
-        thread.join()
 
 
 def test_a_page_that_must_wait_shows_its_place_in_the_line_and_comes_by_itself(
@@ -52,10 +30,57 @@ def test_a_page_that_must_wait_shows_its_place_in_the_line_and_comes_by_itself(
         assert page.url.endswith("/corpus?sort=row")
 
 
+@pytest.mark.parametrize("path", ["/corpus/7#mend", "/why?text=the+heron+avoids+rain#q1w0"])
+def test_an_address_with_a_part_of_the_page_is_waited_for_too(
+    visit: Callable[..., Any], address: str, bench: Workbench, path: str
+) -> None:
+    from playwright.sync_api import expect
+
+    page = visit("/jobs")
+    with busy(bench) as gate:
+        page.goto(address + path)
+        expect(page.locator(".waiting")).to_be_visible()
+        gate.set()
+        shown = page.get_by_label("text", exact=True) if "mend" in path else page.locator("#q1 .pinned")
+        expect(shown).to_be_visible()
+        assert page.url == address + path
+
+
+def test_a_page_that_failed_is_tried_again_where_it_was_asked(
+    visit: Callable[..., Any], address: str, bench: Workbench
+) -> None:
+    from playwright.sync_api import expect
+
+    page = visit("/jobs")
+    with busy(bench) as gate:
+        page.route("**/api/work/*", lambda route: route.fulfill(status=500, json={"error": "The server fell over."}))
+        page.goto(address + "/corpus/8#mend")
+        expect(page.locator(".failure")).to_have_text("The server fell over.")
+        gate.set()
+        page.unroute("**/api/work/*")
+        page.locator(".again a").click()
+        expect(page.get_by_label("text", exact=True)).to_be_visible()
+        assert page.url == address + "/corpus/8#mend"
+
+
+def test_a_page_that_fails_without_scripts_says_so_and_is_not_begun_again(
+    visit: Callable[..., Any], address: str, bench: Workbench
+) -> None:
+    from playwright.sync_api import expect
+
+    page = visit("/jobs", java_script_enabled=False)
+    with busy(bench) as gate:
+        page.goto(address + "/why?text=quiet+rain&method=logra")
+        expect(page.locator(".waiting h1")).to_have_text("Why?")
+        gate.set()
+        expect(page.locator("body")).to_contain_text("headwater index", timeout=15_000)
+
+
 def test_a_page_without_scripts_comes_back_too(visit: Callable[..., Any], address: str, bench: Workbench) -> None:
     from playwright.sync_api import expect
 
     page = visit("/jobs", java_script_enabled=False)
+    bench._kept.clear()
     with busy(bench) as gate:
         page.goto(address + "/words")
         expect(page.locator(".waiting h1")).to_have_text("Words")

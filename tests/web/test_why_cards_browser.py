@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import headwater as hw
 from headwater.attribution.by_place import words_by_place
 from headwater.web.state import Workbench
+from web.test_worklist_page import suggest, suggested
 
 REPEATED = "/why?text=the+heron+and+the+river+avoids+the+noisy+mill&k=10"
 
@@ -21,8 +23,9 @@ def test_a_card_is_opened_by_place_and_still_adds_up(visit: Callable[..., Any], 
     row = int(card.locator(".row").inner_text().removeprefix("row ").replace(",", ""))
     score = card.locator("header .score b").inner_text()
     assert "×" in "".join(card.locator("u[data-n]").evaluate_all("all => all.map((each) => each.dataset.n)"))
+    name = card.get_attribute("id")
     card.locator(".apart").click()
-    opened = page.locator(f'.card[id$="{card.get_attribute("id")}"]')
+    opened = page.locator(f"#{name}")
     expect(opened.locator(".apart")).to_have_count(0)
     assert opened.locator("header .score b").inner_text() == score
     label = bench.index.query([page.locator("#text").input_value()], show=False)[0].query.label
@@ -51,6 +54,44 @@ def test_opening_by_key_keeps_the_pinned_word_and_the_current_card(visit: Callab
     assert page.locator(f"#{name} .decide").count() == 1
     assert page.locator(f"#{name} u[data-k]").count() >= 1  # partners of the pinned word are numbered still
     assert "pinned" in page.locator("#q1 .pinned").inner_text()
+
+
+def test_a_card_that_is_opened_keeps_the_focus_and_what_an_audit_suggests(
+    visit: Callable[..., Any], seen_run: Path
+) -> None:
+    from playwright.sync_api import expect
+
+    suggest(seen_run, suggested(seen_run, list(range(60))))
+    page = visit(REPEATED)
+    name = page.locator(".card:has(.apart)").first.get_attribute("id")
+    card = page.locator(f"#{name}")
+    expect(card.locator(".suggested")).to_have_text("mislabels: delete")
+    page.route("**/why/card?*", lambda route: route.fulfill(status=503, json={"error": "Too many questions at once."}))
+    card.locator(".apart").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".failure")).to_contain_text("Too many questions")
+    expect(card.locator(".apart")).to_be_focused()
+    page.unroute("**/why/card?*")
+    page.keyboard.press("Enter")
+    expect(card.locator(".apart")).to_have_count(0)
+    expect(card).to_be_focused()
+    expect(card.locator(".suggested")).to_have_count(1)
+    page.keyboard.press("a")
+    expect(card.locator(".mark")).to_have_text("marked: delete")
+
+
+def test_delete_replaces_another_mark_and_takes_its_own_off(visit: Callable[..., Any]) -> None:
+    from playwright.sync_api import expect
+
+    page = visit(REPEATED)
+    card = page.locator(".card").first
+    card.focus()
+    page.keyboard.press("q")
+    expect(card.locator(".mark")).to_have_text("marked: kept as it is")
+    card.locator(".decide button", has_text="delete").click()
+    expect(card.locator(".mark")).to_have_text("marked: delete")
+    page.keyboard.press("x")
+    expect(card.locator(".mark")).to_have_text("mark")
 
 
 def test_a_card_that_cannot_be_opened_stays_and_says_why(visit: Callable[..., Any]) -> None:
@@ -122,3 +163,6 @@ def test_hubs_are_told_once_words_were_summed_up(visit: Callable[..., Any], benc
     lists = bench.index.query(bench.held_out, [str(e.label) for e in bench.held_out], 10, show=False)
     count = sum(int(row) in [p.example.row for p in (*item.proponents, *item.opponents)] for item in lists)
     assert page.locator(".hub").first.inner_text() == f"in {count} of 120 lists"
+    page = visit("/why?row=1&method=bm25&method=tracin-we")  # other methods' lists are others
+    expect(page.locator("#q2 .hub").first).to_be_visible()
+    assert page.locator("#q1 .card").count() > 0 and page.locator("#q1 .hub").count() == 0

@@ -211,3 +211,21 @@ def test_options_that_are_not_there_are_refused(client: TestClient) -> None:
     for spec, said in (("tracin-we/nobody=1", "nobody"), ("tracin-we/normalize", "option"), ("bm25/x=1", "x")):
         refused = client.get("/api/why", params={"text": "the heron", "method": spec})
         assert refused.status_code == 422 and said in refused.json()["error"]
+
+
+def test_a_card_is_drawn_by_place_or_refused_with_a_reason(client: TestClient) -> None:
+    asked = {"text": "the heron and the river avoids the noisy mill", "k": 5}
+    (query,) = client.get("/api/why", params=asked).json()["queries"]
+    shown = [part["example"] for side in ("proponents", "opponents") for part in query[side]]
+    row, absent = shown[0], min(set(range(60)) - set(shown))
+    assert f"t{row}" in client.get("/why/card", params={**asked, "opened": row}).text
+    for wrong, status, said in (
+        ({"opened": row, "text": ""}, 422, "Give a row, or a text"),
+        ({}, 422, "Give the row to open"),
+        ({"opened": row, "method": "bm25"}, 422, "tracin-we among the methods"),
+        ({"opened": row, "method": "tracin-we/normalize=both"}, 422, "tracin-we among the methods"),
+        ({"opened": absent}, 404, "not among the rows"),
+        ({"opened": 10_000}, 422, "there is no row 10,000"),
+    ):
+        refused = client.get("/why/card", params={**asked, **wrong})
+        assert refused.status_code == status and said in refused.json()["error"], (wrong, refused.text)

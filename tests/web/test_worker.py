@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from headwater.progress import Stage, progress_bar, stage
-from headwater.web.state import Workbench
 from headwater.web.worker import LENGTH, WATCH, BusyError, Watch, Worker
+from web.conftest import bench_of
 
 
 def test_calls_run_one_at_a_time_in_the_order_in_which_they_came() -> None:
@@ -89,11 +89,6 @@ def crowded(served: Path, client_of: Callable[[Path], TestClient]) -> TestClient
     return client_of(served)
 
 
-def _workbench(client: TestClient) -> Workbench:
-    found: Workbench = client.app.app.state.workbench  # type: ignore[attr-defined]
-    return found
-
-
 @contextmanager
 def full(worker: Worker) -> Iterator[None]:
     """The line of a worker, full of calls that wait until the end."""
@@ -109,7 +104,7 @@ def full(worker: Worker) -> Iterator[None]:
 
 
 def test_overload_is_503_with_retry_after_and_a_sentence(crowded: TestClient) -> None:
-    with full(_workbench(crowded).worker):
+    with full(bench_of(crowded).worker):
         for path in ("/api/why?row=0", "/why?text=warm+bread", "/predictions"):
             answer = crowded.get(path)
             assert answer.status_code == 503 and int(answer.headers["retry-after"]) >= 1
@@ -119,7 +114,7 @@ def test_overload_is_503_with_retry_after_and_a_sentence(crowded: TestClient) ->
 
 def test_what_was_answered_lately_costs_the_model_nothing(crowded: TestClient) -> None:
     first = crowded.get("/api/why?row=1")
-    with full(_workbench(crowded).worker):
+    with full(bench_of(crowded).worker):
         assert crowded.get("/api/why?row=1&marked=3").json() == first.json()
         assert crowded.get("/api/why?row=1&k=3").status_code == 503
 

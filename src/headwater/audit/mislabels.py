@@ -27,6 +27,7 @@ from headwater.audit.measured import Measured, measure, split_held_out
 from headwater.audit.worklist import Cost, Suspect, Worklist, peak_bytes, share_of_rows
 from headwater.errors import DataError
 from headwater.remedies.cost import retraining_seconds
+from headwater.remedies.spelling import spelled
 from headwater.runs.run import Run
 from headwater.runs.task import corpus_targets
 from headwater.training import retrain
@@ -183,7 +184,7 @@ def listed(
                 row,
                 "relabel" if wrong else "delete",
                 float(found.scores[leads][place]),
-                label=_spelled(run, names[best]) if wrong else None,
+                label=spelled(run, names[best]) if wrong else None,
                 percentiles={name: float(share[place]) for name, share in shares.items()},
                 group=f"{run.corpus[row].label} → {names[best]}" if wrong else None,
                 words=() if reason is None else reason.words,
@@ -280,12 +281,3 @@ def _hurt_label(run: Run, found: Measured, place: int) -> int:
     classes = np.asarray(corpus_targets(run.task, found.asked.corpus, run.checkpoints[-1].config))
     told = {int(each): float(found.opposed[classes == each, place].mean()) for each in np.unique(classes)}
     return min(told, key=lambda each: (told[each], each))
-
-
-def _spelled(run: Run, name: str) -> Any:
-    """A class as the corpus spells it: `1`, where its labels are numbers."""
-    for label in run.corpus.label_names():
-        if str(label) == name:
-            return label
-    number = run.label2id[name]
-    return next((label for label in run.corpus.label_names() if label == number), name)

@@ -26,15 +26,25 @@ _NICE = 10
 
 
 def is_alive(folder: Path) -> bool:
-    """Whether the job's process lives, or was started just now."""
+    """Whether the job's process lives, was started just now, or is about to be."""
     lock = folder / ALIVE
     if not lock.exists():
-        return time.time() - (folder / JOB).stat().st_mtime < YOUNG if (folder / JOB).exists() else True
+        return time.time() - _prepared(folder) < YOUNG
     try:
         with FileLock(lock, timeout=0):
             return False
     except Timeout:
         return True
+
+
+def _prepared(folder: Path) -> float:
+    """When a job was written; of one whose preparation goes on, or ended in the middle, when that last did anything."""
+    for path in (folder / JOB, folder):
+        try:
+            return path.stat().st_mtime
+        except FileNotFoundError:
+            continue
+    return 0.0
 
 
 def is_over(folder: Path) -> bool:

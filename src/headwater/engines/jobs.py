@@ -8,10 +8,12 @@ FOLDER/<number>/   job.json              what, since when, what it should cost
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -83,6 +85,16 @@ class Jobs:
             except FileExistsError:  # another server was faster
                 continue
             return self.folder / str(number)
+
+    @contextmanager
+    def preparing(self) -> Iterator[Path]:
+        """Make the folder of the next job, as `prepare`; it goes again where the job is not started after all."""
+        place = self.prepare()
+        try:
+            yield place
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
 
     def start(
         self, place: Path, kind: str, title: str, command: Sequence[str], facts: Mapping[str, Any] | None = None

@@ -20,7 +20,8 @@ from headwater.remedies.change import label_of
 from headwater.remedies.marks import Mark, Marks
 from headwater.remedies.plan import Header, Plan, Repair, read_plan
 from headwater.remedies.reworded import Piece, reworded
-from headwater.runs.corpus import Corpus
+from headwater.remedies.spelling import class_labels, spelled, with_line_ends_of
+from headwater.runs.corpus import Corpus, Label
 from headwater.runs.record import FOLDER
 from headwater.runs.run import Run
 from headwater.runs.task import text_task
@@ -96,18 +97,15 @@ def decide(
         raise DataError(f"{run.corpus.name} has {len(run.corpus):,} rows: there is no row {row:,} (they count from 0).")
     decided_at = None if status == "suggested" else datetime.now(UTC).isoformat(timespec="seconds")
     given = dict(fields) if fields else None
-    same = suggested is not None and (suggested.action, _text(suggested.label), suggested.fields) == (
-        action,
-        label,
-        given,
-    )
-    if suggested is not None and same:
+    if suggested is not None and _says(suggested, action, label, given):
         return replace(suggested, status=status, at=decided_at)
     example = run.corpus[row]
     value, texts = (
         None if label is None else _label(run, row, label),
         None if given is None else _texts(run, row, given),
     )
+    if suggested is not None and _says(suggested, action, value, texts):
+        return replace(suggested, status=status, at=decided_at)
     was: dict[str, Any] | None = None if value is None else {"label": label_of(run.corpus, row)}
     return Repair(
         action,
@@ -191,13 +189,18 @@ def _keeps(mark: Mark) -> bool:
     return (mark.repair.action, mark.repair.status) == ("keep", "accepted") and mark.by_hand
 
 
-def _label(run: Run, row: int, label: str) -> str | int:
+def _says(repair: Repair, action: str, label: Label | None, fields: Mapping[str, str] | None) -> bool:
+    return (repair.action, _text(repair.label), repair.fields) == (action, _text(label), fields)
+
+
+def _label(run: Run, row: int, label: str) -> Label:
     """The label as the corpus holds it; of a language model the completion."""
-    classes = text_task(run.task) is None
-    if classes and label not in map(str, run.label2id):
+    classes, held = text_task(run.task) is None, label_of(run.corpus, row)
+    if classes and label not in {*map(str, run.label2id), *class_labels(run)}:
         raise DataError(f"the model has no label {label!r}: {', '.join(map(str, run.label2id))}.")
-    value = new_label(f"row {row:,}", Repair("relabel", row=row, label=label), run.corpus, row, classes=classes)
-    if _text(value) == _text(label_of(run.corpus, row)):
+    asked = spelled(run, label) if classes else with_line_ends_of(str(held), label)
+    value = new_label(f"row {row:,}", Repair("relabel", row=row, label=asked), run.corpus, row, classes=classes)
+    if _text(value) == _text(held):
         raise DataError(f"row {row:,} carries that label already: {label!r}. To keep it so, mark it to be kept.")
     return value
 
@@ -206,7 +209,9 @@ def _texts(run: Run, row: int, fields: Mapping[str, str]) -> dict[str, str]:
     """The texts of an edit that are other ones than the row holds."""
     asked = Repair("edit", row=row, fields=dict(fields))
     texts = new_texts(f"row {row:,}", asked, run.corpus, classes=text_task(run.task) is None)
-    found = {column: text for column, text in texts.items() if text != _held(run.corpus, row, column)}
+    held = {column: _held(run.corpus, row, column) for column in texts}
+    mended = {column: with_line_ends_of(held[column], text) for column, text in texts.items()}
+    found = {column: text for column, text in mended.items() if text != held[column]}
     if not found:
         raise DataError(f"row {row:,} holds these very words: change some. To keep it so, mark it to be kept.")
     return found
@@ -216,5 +221,5 @@ def _held(corpus: Corpus, row: int, column: str) -> str:
     return str(corpus.table.column(column)[row].as_py())
 
 
-def _text(label: str | int | None) -> str | None:
+def _text(label: Label | None) -> str | None:
     return None if label is None else str(label)

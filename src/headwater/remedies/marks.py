@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from headwater.errors import DataError, HeadwaterError
+from headwater.files import can_write
 from headwater.remedies.plan import Header, Plan, Repair, parse_plan
 
 _TABLE = """
@@ -57,7 +58,7 @@ class Marks:
         """Return the marks by row, in the order of rows; only those written after version `since`."""
         if not self.path.exists():
             return {}
-        with self._open() as database:
+        with self._open(self._readable()) as database:
             asked = "SELECT version, by_hand, record FROM marks WHERE version > ? ORDER BY row"
             marks = [self._mark(*found) for found in database.execute(asked, (since,))]
         return {mark.row: mark for mark in marks}
@@ -107,10 +108,18 @@ class Marks:
         kept = (mark.repair for mark in self.read().values() if mark.repair.status == "accepted")
         return Plan(tuple(kept), header, str(self.path))
 
+    def _readable(self) -> str:
+        """What SQLite opens to read. Beside a file of this kind it makes two others, even to read it; where they cannot
+        be made, and are not there, nobody writes, and the file can be read as it lies there."""
+        uri = self.path.resolve().as_uri()
+        beside = self.path.with_name(f"{self.path.name}-wal")
+        return uri if can_write(self.path.parent) or beside.exists() else f"{uri}?immutable=1"
+
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, uri: str | None = None) -> Iterator[sqlite3.Connection]:
+        place = uri or self.path
         try:
-            with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None)) as database:
+            with closing(sqlite3.connect(place, timeout=_WAIT, isolation_level=None, uri=bool(uri))) as database:
                 yield database
         except sqlite3.Error as error:
             raise DataError(f"{self.path}: the marks cannot be read or written ({error}).") from None

@@ -17,10 +17,10 @@ from headwater.remedies.proof import ArmOutcome, Proof
 
 def read_proof(folder: Path) -> tuple[Proof, dict[str, Any]]:
     """Return the proof and the lineage of RUN2/fix. Raises RunError where they are not there, or damaged."""
+    if not (folder / PROOF).is_file():
+        raise RunError(f"{folder}: holds no proof. Make one: headwater fix RUN PLAN --out RUN2 --retrain.")
     try:
         return _proof(read_json(folder / PROOF)), read_json(folder / LINEAGE)
-    except FileNotFoundError:
-        raise RunError(f"{folder}: holds no proof. Make one: headwater fix RUN PLAN --out RUN2 --retrain.") from None
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{folder / PROOF}: damaged ({type(error).__name__}: {error}).") from None
 

@@ -18,6 +18,7 @@ from headwater.attribution.index import Index
 from headwater.attribution.named_rows import words_between
 from headwater.errors import DataError
 from headwater.remedies.decisions import mendable
+from headwater.remedies.spelling import class_labels
 from headwater.runs import Corpus, shown_texts
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
@@ -106,7 +107,7 @@ async def corpus(request: Request, bench: Bench, shown: Annotated[Shown, Query()
         rows=[_row(bench.index, table, int(row)) for row in here],
         count=len(rows),
         pages=max(1, -(-len(rows) // ROWS)),
-        labels=_labels(bench),
+        labels=class_labels(bench.index.run),
         table=table,
         corpus=bench.index.corpus,
     )
@@ -132,8 +133,8 @@ async def corpus_row(request: Request, bench: Bench, row: Number) -> HTMLRespons
         here="/corpus",
         known=known,
         rows=len(bench.index),
-        labels=_labels(bench),
-        mendable=mendable(run, row) if row < len(run.corpus) else (),
+        labels=class_labels(bench.index.run),
+        mendable=mendable(run, row),
     )
 
 
@@ -246,8 +247,3 @@ def _row(index: Index, table: CorpusTable, row: int) -> Row:
         None if table.same is None else float(table.same[row]),
         None if table.hubs is None else int(table.hubs[row]),
     )
-
-
-def _labels(bench: Workbench) -> list[str]:
-    """The labels to filter by: those of classes; a language model's completions are no such list."""
-    return [str(name) for name in bench.index.run.label2id]

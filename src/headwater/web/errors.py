@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,7 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from headwater.errors import DataError, HeadwaterError, UsageError
-from headwater.runs.record import FOLDER
+from headwater.files import can_write
+from headwater.remedies.decisions import marks_of
+from headwater.runs import Run
 from headwater.web.look import environment
 from headwater.web.worker import BusyError
 
@@ -46,6 +46,13 @@ _TITLES = {
 }
 
 
+def log_fault(what: str, error: BaseException) -> None:
+    """Tell the terminal of a fault of our own that no page will tell; a user's mistake is none."""
+    known = HeadwaterError | BusyError | HTTPException | RequestValidationError
+    if not isinstance(error, known) and getattr(error, "errno", None) not in _NOT_WRITTEN:
+        log.error("%s: nobody waited for the answer", what, exc_info=error)
+
+
 def refusal(scope: Scope, status: int, message: str, **more: Any) -> Response:
     """Make the answer to a request that failed: JSON under /api, else a page. `more` goes into the JSON."""
     accepts = Headers(scope=scope).get("accept", "")
@@ -62,10 +69,11 @@ def refusal(scope: Scope, status: int, message: str, **more: Any) -> Response:
     )
 
 
-def _can_write(folder: Path) -> bool:
+def _can_write(run: Run) -> bool:
     """Whether marks and jobs of a run can be written."""
-    place = folder / FOLDER if (folder / FOLDER).exists() else folder
-    return os.access(place, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    marks = marks_of(run).path
+    folder = marks.parent if marks.parent.exists() else run.folder
+    return can_write(folder) and (can_write(marks) or not marks.exists())
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -76,7 +84,7 @@ def add_handlers(app: FastAPI) -> None:
     async def _mistake(request: Request, error: HeadwaterError) -> Response:
         status = 422 if isinstance(error, DataError | UsageError) else 409
         told = str(error)
-        if request.method != "GET" and not _can_write(request.app.state.workbench.index.run.folder):
+        if request.method != "GET" and not _can_write(request.app.state.workbench.index.run):
             told = f"{told} {WRITABLE}"
         return refusal(request.scope, status, told)
 
@@ -90,8 +98,8 @@ def add_handlers(app: FastAPI) -> None:
     async def _disk(request: Request, error: OSError) -> Response:
         if error.errno not in _NOT_WRITTEN:
             return await _ours(request, error)
-        where = error.filename or "the run's folder"
-        return refusal(request.scope, 409, f"{where}: {error.strerror}. {WRITABLE}")
+        told = f"{error.filename or 'the run folder'}: {error.strerror}."
+        return refusal(request.scope, 409, told if request.method == "GET" else f"{told} {WRITABLE}")
 
     @app.exception_handler(TooLargeError)
     async def _large(request: Request, error: TooLargeError) -> Response:

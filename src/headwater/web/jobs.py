@@ -18,7 +18,7 @@ from headwater.attribution.estimate import estimate_index
 from headwater.attribution.numerals import plural
 from headwater.audit.sources import WHAT as SOURCES
 from headwater.engines.jobs import Job, Jobs
-from headwater.errors import DataError, UsageError
+from headwater.errors import DataError, HeadwaterError, UsageError
 from headwater.methods import all_methods, get_method
 from headwater.remedies.apply import planned
 from headwater.remedies.change import Change
@@ -34,7 +34,7 @@ from headwater.runs import text_task
 from headwater.runs.record import FOLDER
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
-from headwater.web.state import Bench, Typed, Workbench
+from headwater.web.state import Standing, Typed, Workbench
 from headwater.web.waiting import PatientRoute
 
 router = APIRouter(route_class=PatientRoute)
@@ -110,7 +110,7 @@ class Cost:
 @router.get("/jobs", response_class=HTMLResponse, include_in_schema=False)
 async def jobs(
     request: Request,
-    bench: Bench,
+    bench: Standing,
     kind: Annotated[Literal["fix", "audit", "evaluate", "index", "patch"], Query()] = "fix",
     row: Annotated[HeldOut | None, Query()] = None,
 ) -> HTMLResponse:
@@ -128,43 +128,43 @@ async def jobs(
         patches=() if text_task(bench.index.run.task) else BYS,
         row=row,
         indexable=[method.name for method in all_methods() if method.need not in ("texts", "nothing")],
-        methods=[method.name for method in await bench.once("methods", lambda: bench.index.methods)],
+        methods=await _gradable(bench) if kind == "evaluate" else (),
         accepted=changes,
     )
 
 
 @router.get("/api/jobs", tags=["jobs"], responses=REFUSED)
-def list_jobs(bench: Bench) -> list[dict[str, Any]]:
+def list_jobs(bench: Standing) -> list[dict[str, Any]]:
     """List the jobs, the latest first."""
     return [asdict(job) for job in jobs_of(bench).all()]
 
 
 @router.post("/api/jobs/cost", tags=["jobs"], responses=REFUSED)
-async def cost_of_job(bench: Bench, wanted: Wanted) -> Mapping[str, Any]:
+async def cost_of_job(bench: Standing, wanted: Wanted) -> Mapping[str, Any]:
     """Say what a job would do and how long it would take, without starting it."""
     return asdict(await _cost(bench, wanted))
 
 
 @router.post("/api/jobs", tags=["jobs"], responses=REFUSED, status_code=201)
-async def start_job(bench: Bench, wanted: Wanted) -> Mapping[str, Any]:
+async def start_job(bench: Standing, wanted: Wanted) -> Mapping[str, Any]:
     """Start a job in the background; it goes on when the page is closed, and when the server is."""
     return asdict(await run_in_threadpool(_start, bench, wanted))
 
 
 @router.get("/api/jobs/{number}", tags=["jobs"], responses=REFUSED)
-def one_job(bench: Bench, number: Number) -> Mapping[str, Any]:
+def one_job(bench: Standing, number: Number) -> Mapping[str, Any]:
     """One job: its state, how far it is, and the end of its log."""
     return {**asdict(jobs_of(bench).get(number)), "log": jobs_of(bench).log(number)}
 
 
 @router.post("/api/jobs/{number}/cancel", tags=["jobs"], responses=REFUSED)
-def cancel_job(bench: Bench, number: Number) -> Mapping[str, Any]:
+def cancel_job(bench: Standing, number: Number) -> Mapping[str, Any]:
     """Ask a job to end. What it finished stays; a retraining that is started again goes on there."""
     return asdict(jobs_of(bench).cancel(number))
 
 
 @router.get("/jobs/{number}/graded", response_class=HTMLResponse, include_in_schema=False)
-def graded(bench: Bench, number: Number) -> HTMLResponse:
+def graded(bench: Standing, number: Number) -> HTMLResponse:
     """Show the page that a grading wrote."""
     job = jobs_of(bench).get(number)
     path = Path(str(job.facts.get("out", ""))) / "evaluation.html"
@@ -185,12 +185,22 @@ def columns_of(bench: Workbench) -> list[str]:
     return [name for name in corpus.table.column_names if name not in read]
 
 
+async def _gradable(bench: Workbench) -> list[str]:
+    """The methods that the index can answer by: to know its layers the model may be needed, so the worker says."""
+    return [method.name for method in await bench.once("methods", lambda: bench.index.methods)]
+
+
 def _view(bench: Workbench, job: Job) -> dict[str, Any]:
     """What the page shows of a job: of one that failed, also why; of a patch, what came of it."""
     log = jobs_of(bench).log(job.number) if job.state in ("failed", "lost", "running") else ""
     log = "\n".join(log.replace("\r", "\n").strip().splitlines()[-8:])
-    patched = read_patch(Path(str(job.facts["out"]))) if job.kind == "patch" and job.state == "done" else ()
-    return {"job": job, "log": log, "told": patched}
+    told: Sequence[str] = ()
+    if job.kind == "patch" and job.state == "done":
+        try:
+            told = read_patch(Path(str(job.facts["out"])))
+        except HeadwaterError as error:  # one damaged file is no reason to show no job
+            told = (str(error),)
+    return {"job": job, "log": log, "told": told}
 
 
 async def _cost(bench: Workbench, wanted: Any) -> Cost:
@@ -243,23 +253,24 @@ def _start(bench: Workbench, wanted: Any) -> Job:
         method, out = get_method(wanted.method), bench.index.folder  # of one at a URL its mirror here
         title, command = f"Index for {method.name}", ["index", folder, "--method", method.name]
         command += [] if out == run.folder / "index" else ["--out", str(out)]
-    return jobs.start(jobs.prepare(), wanted.kind, title, _headwater(command), {"out": str(out)})
+    with jobs.preparing() as place:
+        return jobs.start(place, wanted.kind, title, _headwater(command), {"out": str(out)})
 
 
 def _start_repair(bench: Workbench, wanted: Repairing) -> Job:
     run, jobs = bench.index.run, jobs_of(bench)
     plan, change = _checked(bench)
-    place = jobs.prepare()
-    plan.write(place / PLAN)
-    out = _unfinished(jobs, place) or _free(run.folder, jobs)
-    command = ["fix", str(run.folder), str(place / PLAN), "--out", str(out), "--retrain"]
-    command += ["--seeds", str(wanted.seeds)]
-    command += [] if wanted.budget is None else ["--budget", f"{wanted.budget:g}m"]
-    if bench.queries is not run.eval_corpus:
-        bench.held_out.save(place / "test.parquet")
-        command += ["--test", str(place / "test.parquet")]
-    title = f"Retrain and prove: {applied(change.counts)}"
-    return jobs.start(place, "fix", title, _headwater(command), {"out": str(out)})
+    with jobs.preparing() as place:
+        plan.write(place / PLAN)
+        out = _unfinished(jobs, place) or _free(run.folder, jobs)
+        command = ["fix", str(run.folder), str(place / PLAN), "--out", str(out), "--retrain"]
+        command += ["--seeds", str(wanted.seeds)]
+        command += [] if wanted.budget is None else ["--budget", f"{wanted.budget:g}m"]
+        if bench.queries is not run.eval_corpus:
+            bench.held_out.save(place / "test.parquet")
+            command += ["--test", str(place / "test.parquet")]
+        title = f"Retrain and prove: {applied(change.counts)}"
+        return jobs.start(place, "fix", title, _headwater(command), {"out": str(out)})
 
 
 def _unfinished(jobs: Jobs, place: Path) -> Path | None:
@@ -275,16 +286,17 @@ def _unfinished(jobs: Jobs, place: Path) -> Path | None:
 def _start_patch(bench: Workbench, wanted: Patching) -> Job:
     run, jobs = bench.index.run, jobs_of(bench)
     rows = _to_patch(bench, wanted)
-    place, out = jobs.prepare(), _free(run.folder, jobs, "patched")
+    named = ", ".join(f"{row:,}" for row in rows[:5]) + (" and more" if len(rows) > 5 else "")
+    title = f"Patch the {'answer' if len(rows) == 1 else 'answers'} to held-out {named}"
+    out = _free(run.folder, jobs, "patched")
     command = ["patch", str(run.folder), "--by", wanted.by, "--out", str(out)]
     for row in rows:
         command += ["--row", str(row)]
-    if bench.queries is not run.eval_corpus:
-        bench.held_out.save(place / "test.parquet")
-        command += ["--queries", str(place / "test.parquet")]
-    named = ", ".join(f"{row:,}" for row in rows[:5]) + (" and more" if len(rows) > 5 else "")
-    title = f"Patch the {'answer' if len(rows) == 1 else 'answers'} to held-out {named}"
-    return jobs.start(place, "patch", title, _headwater(command), {"out": str(out)})
+    with jobs.preparing() as place:
+        if bench.queries is not run.eval_corpus:
+            bench.held_out.save(place / "test.parquet")
+            command += ["--queries", str(place / "test.parquet")]
+        return jobs.start(place, "patch", title, _headwater(command), {"out": str(out)})
 
 
 def _to_patch(bench: Workbench, wanted: Patching) -> list[int]:

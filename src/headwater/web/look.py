@@ -24,20 +24,27 @@ KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf
 
 @dataclass(frozen=True)
 class Place:
-    """A page that the top bar leads to."""
+    """A page that the top bar leads to. `also`: paths of pages that belong to it."""
 
     name: str
     path: str
+    also: tuple[str, ...] = ()
 
 
 PLACES = (
     Place("Predictions", "/predictions"),
     Place("Why?", "/why"),
     Place("Corpus", "/corpus"),
-    Place("Words", "/words"),
+    Place("Words", "/words", ("/word",)),
     Place("Worklist", "/worklist"),
-    Place("Jobs", "/jobs"),
+    Place("Jobs", "/jobs", ("/proof",)),
 )
+
+
+def place_of(path: str) -> Place | None:
+    """Return the place in the top bar that a page belongs to."""
+    first = "/" + path.strip("/").partition("/")[0]
+    return next((place for place in PLACES if first in (place.path, *place.also)), None)
 
 
 @cache

@@ -15,7 +15,7 @@ from headwater.remedies.marks import ConflictError, Mark
 from headwater.remedies.plan import Repair
 from headwater.runs import Run
 from headwater.web.errors import REFUSED
-from headwater.web.state import Bench, Typed, Workbench
+from headwater.web.state import Standing, Typed, Workbench
 from headwater.web.waiting import PatientRoute
 
 router = APIRouter(route_class=PatientRoute)
@@ -47,7 +47,7 @@ class Decision(BaseModel):
 
 
 @router.get("/api/marks", tags=["marks"], responses=REFUSED)
-def list_marks(bench: Bench, since: Annotated[Version, Query()] = 0) -> Mapping[str, Any]:
+def list_marks(bench: Standing, since: Annotated[Version, Query()] = 0) -> Mapping[str, Any]:
     """List the marks that were written after version `since`, and the latest version there is."""
     found = marks_of(bench.index.run).read(since)
     latest = max((mark.version for mark in found.values()), default=since)
@@ -55,7 +55,7 @@ def list_marks(bench: Bench, since: Annotated[Version, Query()] = 0) -> Mapping[
 
 
 @router.get("/api/marks/{row}", tags=["marks"], responses=REFUSED)
-def read_mark(bench: Bench, row: Number) -> Mapping[str, Any]:
+def read_mark(bench: Standing, row: Number) -> Mapping[str, Any]:
     """One row's mark, null if there is none, with `words`: by text, what is kept (same), goes (old) and comes (new)."""
     mark = marks_of(bench.index.run).read().get(row)
     if mark is None:
@@ -64,7 +64,7 @@ def read_mark(bench: Bench, row: Number) -> Mapping[str, Any]:
 
 
 @router.put("/api/marks/{row}", tags=["marks"], responses=REFUSED)
-def write_mark(bench: Bench, row: Number, decision: Decision) -> Mapping[str, Any]:
+def write_mark(bench: Standing, row: Number, decision: Decision) -> Mapping[str, Any]:
     """Decide on one row. 409 with both values where the row was marked since the version that was `seen`."""
     run = bench.index.run
     repair = _decided(bench, row, decision)
@@ -80,7 +80,7 @@ def write_mark(bench: Bench, row: Number, decision: Decision) -> Mapping[str, An
 
 
 @router.get("/api/suggestions", tags=["marks"], responses=REFUSED)
-def list_suggestions(bench: Bench, row: Annotated[Rows, Query()]) -> list[dict[str, Any]]:
+def list_suggestions(bench: Standing, row: Annotated[Rows, Query()]) -> list[dict[str, Any]]:
     """What the audits suggest for these rows."""
     found = suggestions_of(bench.index.run)
     told_all: list[dict[str, Any]] = []
@@ -92,7 +92,7 @@ def list_suggestions(bench: Bench, row: Annotated[Rows, Query()]) -> list[dict[s
 
 
 @router.get("/api/plan", tags=["marks"], response_class=PlainTextResponse)
-def export_plan(bench: Bench) -> PlainTextResponse:
+def export_plan(bench: Standing) -> PlainTextResponse:
     """The accepted marks as a repair plan (jsonl) for `headwater fix`."""
     plan = accepted_plan(bench.index.run, "headwater serve")
     headers = {"Content-Disposition": 'attachment; filename="plan.jsonl"'}

@@ -11,6 +11,7 @@ from headwater.attribution.by_place import has_places
 from headwater.attribution.index import Index
 from headwater.attribution.view import View, view
 from headwater.methods import Method, get_method
+from headwater.remedies.spelling import class_labels
 from headwater.runs import Example, text_task
 from headwater.runs.conversation import Conversation
 from headwater.web.look import PLACES
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 ROWS_AT = "/corpus/" if any(place.path == "/corpus" for place in PLACES) else ""  # where a training row's page is
 _MANY = 30  # labels that are still offered as links
 BY_PLACE = "tracin-we"  # the method whose rows can be taken apart by place, without options
+LISTED = "tracin-we"  # the method whose lists over the held-out rows `attribution.word_tables` counts
 _VARIANTS = {
     "tracin-we": ("normalize=both", "normalize=train", "special-tokens=false", "max-words=10", "synonyms=true"),
 }
@@ -61,6 +63,8 @@ class Answered:
     """Of an answer without rows: other ways to ask."""
     places: bool
     """Whether its rows can be taken apart by place."""
+    listed: bool
+    """Whether it is of the method whose lists of held-out rows are counted (`/api/hubs`)."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Why:
     text: str
     text_pair: str | None
     labels: tuple[str, ...]
+    relabels: tuple[str, ...]
+    """What rows may be labelled, as the corpus spells it."""
     language: bool
     completion: str | None
     """Of a causal language model: what may be explained in part."""
@@ -114,6 +120,7 @@ def why_view(
         text=text,
         text_pair=None if pair is None else str(pair),
         labels=() if language else tuple(map(str, run.label2id)),
+        relabels=tuple(class_labels(run)),
         language=language,
         completion=(text if pair is None else str(pair)) if answers and run.task.kind == "causal-lm" else None,
         pairs=pairs,
@@ -170,6 +177,7 @@ def _answered(
         _command(index, asked, answer, spec),
         _elsewhere(asked, spec, methods) if empty else (),
         spec == BY_PLACE and has_places(index),
+        spec == LISTED,
     )
 
 

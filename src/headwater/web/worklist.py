@@ -27,11 +27,12 @@ from headwater.remedies.marks import Mark
 from headwater.remedies.plan import Plan, Repair
 from headwater.remedies.review import Band, Left, bands_of, sample_of, was_right, wilson, wrong_left
 from headwater.remedies.reworded import Piece
+from headwater.remedies.spelling import class_labels
 from headwater.runs import Example
 from headwater.web.errors import REFUSED
 from headwater.web.look import page
 from headwater.web.marks import Name, told
-from headwater.web.state import Bench, Workbench
+from headwater.web.state import Standing, Workbench
 from headwater.web.waiting import PatientRoute
 
 router = APIRouter(route_class=PatientRoute)
@@ -120,7 +121,7 @@ class Card:
 
 
 @router.get("/worklist", response_class=HTMLResponse, include_in_schema=False)
-def worklist(request: Request, bench: Bench, at: Annotated[int, Query(ge=1, le=10_000_000)] = 1) -> HTMLResponse:
+def worklist(request: Request, bench: Standing, at: Annotated[int, Query(ge=1, le=10_000_000)] = 1) -> HTMLResponse:
     """Show the groups; `at` is the page, from 1."""
     found, marks = suggestions_of(bench.index.run), marks_of(bench.index.run).read()
     groups = _groups(bench, found, marks)
@@ -140,7 +141,7 @@ def worklist(request: Request, bench: Bench, at: Annotated[int, Query(ge=1, le=1
 
 
 @router.get("/worklist/group", response_class=HTMLResponse, include_in_schema=False)
-def group_page(request: Request, bench: Bench, chosen: Annotated[Chosen, Query()]) -> HTMLResponse:
+def group_page(request: Request, bench: Standing, chosen: Annotated[Chosen, Query()]) -> HTMLResponse:
     """Show a group's rows: a random sample to look at first, or all."""
     marks = marks_of(bench.index.run).read()
     group = _chosen(bench, chosen, marks)
@@ -155,13 +156,13 @@ def group_page(request: Request, bench: Bench, chosen: Annotated[Chosen, Query()
         listed=_listed(bench, group, marks),
         cards=[_card(bench, repair, marks) for repair in here],
         pages=max(1, -(-len(rows) // ROWS)) if chosen.rows == "all" else 1,
-        labels=[str(name) for name in bench.index.run.label2id],
+        labels=class_labels(bench.index.run),
         version=max((mark.version for mark in marks.values()), default=0),
     )
 
 
 @router.get("/api/worklist", tags=["marks"], responses=REFUSED)
-def list_groups(bench: Bench) -> Mapping[str, Any]:
+def list_groups(bench: Standing) -> Mapping[str, Any]:
     """List the groups of suggestions, the largest first, and what reviews say of each audit by band of rank."""
     found, marks = suggestions_of(bench.index.run), marks_of(bench.index.run).read()
     audits = [_audited(name, plan, marks) for name, plan in found.plans.items()]
@@ -181,7 +182,7 @@ def list_groups(bench: Bench) -> Mapping[str, Any]:
 
 
 @router.get("/api/worklist/group", tags=["marks"], responses=REFUSED)
-def one_group(bench: Bench, chosen: Annotated[Chosen, Query()]) -> Mapping[str, Any]:
+def one_group(bench: Standing, chosen: Annotated[Chosen, Query()]) -> Mapping[str, Any]:
     """One group: its rows with what is suggested, what was decided, and what its reviewed sample says."""
     marks = marks_of(bench.index.run).read()
     group = _chosen(bench, chosen, marks)
@@ -192,7 +193,7 @@ def one_group(bench: Bench, chosen: Annotated[Chosen, Query()]) -> Mapping[str, 
 
 
 @router.post("/api/worklist/accept", tags=["marks"], responses=REFUSED)
-def accept_group(bench: Bench, accepted: Accepted) -> Mapping[str, Any]:
+def accept_group(bench: Standing, accepted: Accepted) -> Mapping[str, Any]:
     """Accept the undecided rows of a group. 409 until each row of its random sample was decided on by hand."""
     run = bench.index.run
     marks = marks_of(run).read()

@@ -95,6 +95,11 @@ async function answered(path, options) {
   return found.text ?? found;
 }
 
+/** This page as the server draws it by now: scripts wait for it however long it takes. Throws a Failure. */
+export async function drawnAnew() {
+  return new DOMParser().parseFromString(await ask(location.href), "text/html");
+}
+
 /** Make an element. Text is always text: nothing here reads HTML. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);

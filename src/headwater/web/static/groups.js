@@ -1,5 +1,5 @@
 // The list of groups: keys to walk it, and what other tabs decide.
-import { isTyping } from "./frame.js";
+import { drawnAnew, isTyping } from "./frame.js";
 import { Marks } from "./marks.js";
 
 const links = [...document.querySelectorAll("a.open")];
@@ -10,15 +10,19 @@ addEventListener("keydown", (event) => {
 });
 
 // Counts, precision and totals all come from the server: once something was decided, the page is read again.
-new Marks(Number(document.querySelector(".work").dataset.version), async () => {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
-  if (answer.status !== 200) return; // 202: it is still being made
-  const found = new DOMParser().parseFromString(await answer.text(), "text/html");
+const AGAIN = 2000; // milliseconds after which one that could not be read is tried again
+let latest = 0;
+async function look() {
+  const mine = ++latest;
+  const found = await drawnAnew().catch(() => null);
+  if (mine !== latest) return; // a later look shows the later state
+  if (!found) return setTimeout(() => mine === latest && look(), AGAIN);
   for (const part of [".plan", "table.groups tbody", ".bands"]) {
     const fresh = [...found.querySelectorAll(part)];
     document.querySelectorAll(part).forEach((old, index) => fresh[index] && swap(old, fresh[index]));
   }
-});
+}
+new Marks(Number(document.querySelector(".work").dataset.version), look);
 
 function swap(old, fresh) {
   const focused = [...old.querySelectorAll("a")].indexOf(document.activeElement);

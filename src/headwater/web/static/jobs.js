@@ -1,5 +1,5 @@
 // Jobs: the cost first, then the start; the list follows what the server knows.
-import { announce, ask } from "./frame.js";
+import { announce, ask, drawnAnew } from "./frame.js";
 
 const EVERY = 1500; // milliseconds between two looks while a job is at work
 const failure = document.querySelector(".failure");
@@ -54,10 +54,13 @@ form.addEventListener("input", () => {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   if (!start || start.hidden) return;
+  start.hidden = true; // a second press would start a second job
   const job = await tryTo(() => ask("/api/jobs", { method: "POST", body: wanted() }));
-  if (!job) return;
+  if (!job) {
+    start.hidden = false;
+    return start.focus();
+  }
   announce(`Job ${job.number} started.`);
-  start.hidden = true;
   cost.textContent = "";
   await look();
 });
@@ -70,21 +73,32 @@ document.addEventListener("click", async (event) => {
   await look();
 });
 
-// The server draws the list; it is read again while something moves. What is focused or unfolded stays so.
+// The server draws the list; it is read again while something moves, and where the last look failed.
+let latest = 0;
+let looking = 0; // looks in flight
+let failed = false;
 async function look() {
-  const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
-  if (answer?.status !== 200) return; // 202: it is still being made
-  const found = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const list = document.querySelector(".list");
-  for (const fresh of found.querySelectorAll(".job")) {
-    const old = list.querySelector(`.job[data-number="${fresh.dataset.number}"]`);
+  const mine = ++latest;
+  looking += 1;
+  const found = await drawnAnew().catch(() => null);
+  looking -= 1;
+  if (mine !== latest) return; // a later look shows the later state
+  failed = !found;
+  if (found) draw(found.querySelector(".list"));
+}
+
+// What is focused or unfolded stays so.
+function draw(list) {
+  const before = document.querySelector(".list");
+  for (const fresh of list.querySelectorAll(".job")) {
+    const old = before.querySelector(`.job[data-number="${fresh.dataset.number}"]`);
     if (!old) continue;
     if (old.dataset.state !== fresh.dataset.state) announce(`Job ${fresh.dataset.number}: ${fresh.dataset.state}.`);
     const details = fresh.querySelector("details");
     if (details && old.querySelector("details")?.open) details.open = true;
     if (old.contains(document.activeElement) && old.dataset.state === fresh.dataset.state) fresh.replaceWith(old);
   }
-  list.replaceWith(found.querySelector(".list"));
+  before.replaceWith(list);
 }
 const moves = () => document.querySelector('.job:is([data-state="queued"], [data-state="running"])');
-setInterval(() => !document.hidden && moves() && look(), EVERY);
+setInterval(() => !document.hidden && !looking && (failed || moves()) && look(), EVERY);

@@ -16,8 +16,9 @@ function show(found) {
 
 async function come() {
   try {
-    await follow(waiting.dataset.watch, show);
-    location.replace(location.href);
+    const name = waiting.dataset.watch;
+    await follow(name, show);
+    location.replace(`${location.pathname}${location.search}${location.search ? "&" : "?"}watch=${name}${location.hash}`);
   } catch (problem) {
     const failure = waiting.querySelector(".failure");
     failure.textContent = problem.message;
@@ -27,4 +28,9 @@ async function come() {
     waiting.removeAttribute("aria-busy");
   }
 }
+// The link alone would let go of what stands behind the "#", or, with it, lead nowhere.
+waiting.querySelector(".again a").addEventListener("click", (event) => {
+  event.preventDefault();
+  location.reload();
+});
 come();

@@ -92,6 +92,7 @@ const suggested = new Map(); // row -> what an audit suggests
 let asking = null;
 
 const byPlace = (document.querySelector(".answers")?.dataset.places ?? "").split(" ");
+const listed = (document.querySelector(".answers")?.dataset.listed ?? "").split(" ");
 const labels = tray ? JSON.parse(tray.dataset.labels) : [];
 
 function furnish(card) {
@@ -112,8 +113,8 @@ const repeats = (card) => [...card.querySelectorAll(".t u")].some((mark) => mark
 // Open a card: its words by place. The old card stays until the new one is there, and if it does not come.
 async function open(card) {
   const button = card.querySelector(".apart");
-  if (!button || button.disabled) return;
-  button.disabled = true;
+  if (!button || button.hasAttribute("aria-disabled")) return;
+  button.setAttribute("aria-disabled", "true"); // disabled, it would lose the focus
   failure.hidden = true;
   const asked = new URLSearchParams(location.search);
   asked.delete("marked");
@@ -129,11 +130,12 @@ async function open(card) {
     if (lit) answer.toggleAll(fresh, true);
     show();
     badge([fresh]);
+    propose(fresh);
     announce(`Row ${rowOf(fresh)}: by place.`);
   } catch (problem) {
     failure.textContent = problem.message;
     failure.hidden = false;
-    button.disabled = false;
+    button.removeAttribute("aria-disabled");
     button.textContent = "by place";
   }
 }
@@ -146,7 +148,7 @@ function furnishBar() {
     button.addEventListener("click", () => current && act(current));
     bar.append(button, " ");
   };
-  add("delete", "x", toggle);
+  add("delete", "x", remove);
   labels.slice(0, 9).forEach((label, at) => add(make("bdi", {}, label), String(at + 1), (card) => relabel(card, label)));
   add("keep", "q", (card) => decide(rowOf(card), "keep"));
   document.addEventListener("focusin", (event) => {
@@ -155,13 +157,14 @@ function furnishBar() {
   });
 }
 
-// How often the rows stand in lists of held-out rows, where that is known by now.
+// How often the rows stand in lists of held-out rows, where that is known by now. The lists are of one method, without
+// options: its own cards alone are told.
 const hubs = new Map();
 let lists = null;
 function badge(cards) {
   for (const card of cards) {
     const count = hubs.get(rowOf(card));
-    if (!lists || !count || card.querySelector(".hub")) continue;
+    if (!lists || !count || card.querySelector(".hub") || !listed.includes(card.closest(".query").id)) continue;
     const told = make("span", { class: "hub" }, `in ${count.toLocaleString("en")} of ${lists.toLocaleString("en")} lists`);
     told.title = `Of ${lists} held-out rows, this row is among the ten strongest either way for ${count}`;
     card.querySelector("header .row").after(" ", told);
@@ -216,6 +219,7 @@ async function decide(row, action, rest = {}) {
 }
 
 const toggle = (card) => decide(rowOf(card), marks.of(rowOf(card)) ? "undo" : "delete");
+const remove = (card) => decide(rowOf(card), marks.of(rowOf(card))?.action === "delete" ? "undo" : "delete");
 const relabel = (card, label) => label !== undefined && decide(rowOf(card), "relabel", { label });
 const accept = (card) => suggested.has(rowOf(card)) && decide(rowOf(card), "accept", { audit: suggested.get(rowOf(card)).audit });
 
@@ -271,19 +275,19 @@ async function estimate(count) {
 
 // What audits say of the rows on this page: named on their cards, accepted with "a".
 async function suggest() {
-  const cards = [...document.querySelectorAll(".card")];
-  const rows = new URLSearchParams([...new Set(cards.map(rowOf))].map((row) => ["row", row]));
+  const rows = new URLSearchParams([...new Set([...document.querySelectorAll(".card")].map(rowOf))].map((row) => ["row", row]));
   for (const each of await ask(`/api/suggestions?${rows}`)) {
     if (!suggested.has(each.row)) suggested.set(each.row, each);
   }
-  for (const card of cards) {
-    const found = suggested.get(rowOf(card));
-    if (!found) continue;
-    const told = found.action === "relabel" ? `relabel to ${found.label}` : found.action;
-    const button = make("button", { type: "button", class: "suggested", title: `Accept what the audit "${found.audit}" suggests` }, `${found.audit}: ${told}`);
-    button.addEventListener("click", () => accept(card));
-    card.querySelector(".sum").append(button);
-  }
+  for (const card of document.querySelectorAll(".card")) propose(card);
+}
+function propose(card) {
+  const found = suggested.get(rowOf(card));
+  if (!found || card.querySelector(".suggested")) return;
+  const told = found.action === "relabel" ? `relabel to ${found.label}` : found.action;
+  const button = make("button", { type: "button", class: "suggested", title: `Accept what the audit "${found.audit}" suggests` }, `${found.audit}: ${told}`);
+  button.addEventListener("click", () => accept(card));
+  card.querySelector(".sum").append(button);
 }
 
 if (tray) {
@@ -317,7 +321,7 @@ if (tray) {
       event.preventDefault(); // else the field that is opened reads the key
       edit();
     },
-    x: () => current && toggle(current),
+    x: () => current && remove(current),
     a: () => current && accept(current),
     q: () => current && decide(rowOf(current), "keep"),
     u: undo,
