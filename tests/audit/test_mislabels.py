@@ -20,7 +20,7 @@ from headwater.audit.afford import part_of
 from headwater.audit.detectors import COMBINED, combined, neighbours_disagree, of_opponents
 from headwater.audit.encoder import embeddings
 from headwater.audit.evidence import HeldOut
-from headwater.audit.excess import contradiction, excess, if_wrong
+from headwater.audit.excess import contradiction, doubt, excess, if_wrong
 from headwater.audit.folds import FOLDS, first_alike, fold_of, out_of_sample, together
 from headwater.audit.measured import Measured, measure, split_held_out
 from headwater.audit.mislabels import audit_mislabels
@@ -205,10 +205,9 @@ def test_texts_that_are_said_often_are_not_counted_as_wrong(noisy: Made, seed: i
     words = out_of_sample(run, range(1200), held.corpus, "words", show=False)
     truth = np.array([run.label2id[str(label)] for label in held.labels])
     right, wrong = (
-        words.clean_by_text(np.mean([told(each, truth) for each in words.clean], axis=0))
-        for told in (contradiction, if_wrong)
+        words.clean_by_text(np.mean([told(each, truth) for each in words.clean], axis=0)) for told in (doubt, if_wrong)
     )
-    judged = words.by_text(contradiction(words.rows, np.asarray(run.targets)))
+    judged = words.by_text(doubt(words.rows, np.asarray(run.targets)))
     assert len(judged) < 300 and excess(judged, right, wrong).count == 0
     assert excess(judged, right, wrong, of="clean").count == 0
 
@@ -266,13 +265,13 @@ def test_wrong_labels_are_counted_also_those_that_no_model_contradicts() -> None
         return probabilities, np.where(generator.uniform(size=count) < share_wrong, 1 - truth, truth)
 
     clean = judged(500, 0)
-    right, wrong = contradiction(*clean), if_wrong(*clean)
-    found = excess(contradiction(*judged(5000, 0.2)), right, wrong)
+    right, wrong = doubt(*clean), if_wrong(*clean)
+    found = excess(doubt(*judged(5000, 0.2)), right, wrong)
     assert found.low <= 1000 <= found.high and abs(found.count - 1000) < 300 and found.p < 0.01
-    nothing = excess(contradiction(*judged(5000, 0)), right, wrong)
+    nothing = excess(doubt(*judged(5000, 0)), right, wrong)
     assert nothing.count == nothing.low == 0 and nothing.p > 0.01
     assert 0 < nothing.high < 600  # so many may hide: an interval of 95% around nothing
-    assert excess(contradiction(*judged(5000, 0.2)), right, wrong, of="clean").count == 0
+    assert excess(doubt(*judged(5000, 0.2)), right, wrong, of="clean").count == 0
 
 
 def test_clean_data_is_called_clean_in_99_of_100_draws() -> None:
@@ -286,13 +285,14 @@ def test_clean_data_is_called_clean_in_99_of_100_draws() -> None:
 
 def test_what_a_row_would_be_with_another_label() -> None:
     probabilities = np.array([[0.7, 0.2, 0.1]])
-    np.testing.assert_allclose(if_wrong(probabilities, np.array([0])), [((0.7 - 0.2) + (0.7 - 0.1)) / 2])
+    np.testing.assert_allclose(if_wrong(probabilities, np.array([0])), [((0.7 - 0.2) ** 2 + (0.7 - 0.1) ** 2) / 2])
 
 
 def test_contradiction_is_how_far_another_label_is_ahead() -> None:
     np.testing.assert_allclose(
         contradiction(np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]]), np.array([1, 1])), [0.5, -0.3]
     )
+    np.testing.assert_allclose(doubt(np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3]]), np.array([1, 1])), [0.25, 0])
 
 
 def test_rows_to_audit_with_and_rows_to_prove_on_are_disjoint(noisy: Made) -> None:

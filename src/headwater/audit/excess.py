@@ -1,13 +1,15 @@
 """How many labels are wrong: training rows beside clean rows, both judged by models that never saw them.
 
     s(x, y) = largest p of another label - p of y               -1 (sure y is right) to 1 (sure y is wrong)
-    mean of s over training texts = (1 - e) * right + e * wrong,      e = (train - right) / (wrong - right)
+    d(x, y) = max(s, 0)^2                                       0 unless models contradict y, more the surer they are
+    mean of d over training texts = (1 - e) * right + e * wrong,      e = (train - right) / (wrong - right)
 
-`right` is the mean over clean texts with their own labels, `wrong` over the same with every other label: what s is
-where a label is drawn at random among the others. A text has one voice on either side, and counts once, however many
-rows hold it (s is then their mean): else what is said often would drown the rest. e is the share of wrong labels, n =
-e * texts; its interval is that of Welch's t. Nothing is said (n = 0) unless the difference is beyond chance: one-sided,
-at 1%.
+`right` is the mean of d over clean texts with their own labels, `wrong` over the same with every other label: what d is
+where a label is drawn at random among the others. Any d gives such an e; this one was chosen because it finds few wrong
+labels among many (SST-2, AG News and SMS with 0 to 10% flipped): how sure models are of what is right is only noise.
+A text has one voice on either side, and counts once, however many rows hold it (d is then their mean): else what is
+said often would drown the rest. e is the share of wrong labels, n = e * texts; its interval is that of Welch's t.
+Nothing is said (n = 0) unless the difference is beyond chance: one-sided, at 1%.
 
 The other way round, clean rows that are contradicted *more* than training rows say that the training rows follow a
 rule which the clean rows do not (all spam with "call" filed under ham): the models learned it, so no training row
@@ -57,12 +59,19 @@ def contradiction(
     return np.asarray(others.max(axis=1) - given)
 
 
+def doubt(
+    probabilities: Float[np.ndarray, "rows classes"], targets: Int[np.ndarray, " rows"]
+) -> Float64[np.ndarray, " rows"]:
+    """d of each row: how surely its label is contradicted."""
+    return np.asarray(np.maximum(contradiction(probabilities, targets), 0) ** 2)
+
+
 def if_wrong(
     probabilities: Float[np.ndarray, "rows classes"], targets: Int[np.ndarray, " rows"]
 ) -> Float64[np.ndarray, " rows"]:
-    """Mean s of each row over all labels but its own."""
+    """Mean d of each row over all labels but its own."""
     classes = probabilities.shape[1]
-    every = np.stack([contradiction(probabilities, np.full(len(targets), label)) for label in range(classes)], axis=1)
+    every = np.stack([doubt(probabilities, np.full(len(targets), label)) for label in range(classes)], axis=1)
     every[np.arange(len(targets)), targets] = 0
     return np.asarray(every.sum(axis=1) / (classes - 1))
 
@@ -75,7 +84,7 @@ def excess(
     rows: int | None = None,
     of: Literal["train", "clean"] = "train",
 ) -> Excess:
-    """Count wrong labels by s of the training texts, and of clean ones with right and with wrong labels.
+    """Count wrong labels by d of the training texts, and of clean ones with right and with wrong labels.
 
     `rows`: how many rows hold the training texts (None: one each). `of` "clean" counts how many more clean texts are
     contradicted, as a number of training texts. Models that cannot tell right labels from wrong ones count nothing.

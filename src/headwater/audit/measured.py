@@ -15,7 +15,7 @@ from headwater.attribution.seen import Seen, look
 from headwater.audit.afford import Left, Part, Rows, drawn, part_like, part_of, queries_that_fit, ways_of
 from headwater.audit.detectors import ABOUT, combined, confident_learning, of_model, of_opponents
 from headwater.audit.evidence import HeldOut
-from headwater.audit.excess import Excess, contradiction, excess, if_wrong
+from headwater.audit.excess import Excess, doubt, excess, if_wrong
 from headwater.audit.folds import OutOfSample, Way, out_of_sample, together
 from headwater.errors import UsageError
 from headwater.runs.corpus import Corpus
@@ -157,9 +157,9 @@ def _excess(
     """Compare training texts with clean ones, of which every fold's model speaks (see `excess`)."""
     right, wrong = (
         outside.clean_by_text(np.mean([told(each, truth) for each in outside.clean], axis=0))
-        for told in (contradiction, if_wrong)
+        for told in (doubt, if_wrong)
     )
-    return excess(outside.by_text(contradiction(outside.rows, given)), right, wrong, rows=len(given), of=of)
+    return excess(outside.by_text(doubt(outside.rows, given)), right, wrong, rows=len(given), of=of)
 
 
 def _opponents(
