@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import warnings
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from headwater.errors import DataError, ModelError, RunError, UsageError
 from headwater.models.textcnn import TextCNN
 from headwater.runs import Classification, Columns, Corpus, Run
 from headwater.training import TrainSettings, train
+from headwater.training.settings import has_bf16
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -214,7 +216,10 @@ def test_a_device_that_is_not_there_is_refused_and_bf16_works_without_one(
     with pytest.raises(UsageError, match="no CUDA device"):
         train(corpus, Classification(max_length=32), tmp_path / "r", TrainSettings(model=str(encoder), device="cuda"))
     settings = TrainSettings(model=str(encoder), epochs=1, bf16=True)
-    assert len(train(corpus, Classification(max_length=32), tmp_path / "r", settings).checkpoints) == 2
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert len(train(corpus, Classification(max_length=32), tmp_path / "r", settings).checkpoints) == 2
+    assert any("many times as long" in str(each.message) for each in told) != has_bf16()
 
 
 def test_every_setting_carries_its_help() -> None:

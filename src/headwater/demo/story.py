@@ -23,6 +23,7 @@ from headwater.files import write_json
 from headwater.remedies.removal import RemovalTrial, removal_trial
 from headwater.runs import Classification, Corpus, Run
 from headwater.training import Predictions, TrainSettings, predict, train
+from headwater.training.settings import has_bf16
 
 MARK = "demo.json"  # says that a folder may be deleted by the next demo
 
@@ -211,7 +212,7 @@ def prepare(settings: DemoSettings) -> Prepared:
 def learn(data: SmsData, folder: Path, settings: DemoSettings, *, show: bool | None = None) -> Trained:
     """Fine-tune on the rows, wrong labels and all, and keep test rows and answer key beside the run."""
     started = time.monotonic()
-    chosen = TrainSettings(model=settings.model, epochs=settings.epochs, seed=settings.seed, bf16=True)
+    chosen = TrainSettings(model=settings.model, epochs=settings.epochs, seed=settings.seed, bf16=has_bf16())
     task = Classification(max_length=MAX_TOKENS)
     run = train(data.train, task, folder / "run", chosen, eval_corpus=data.validation, show=show)
     data.test.save(folder / "test.parquet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from transformers import SchedulerType, TrainingArguments
 
-from headwater.errors import UsageError
+from headwater.errors import HeadwaterWarning, UsageError
 
 TEXTCNN = "textcnn"
 _NEVER = 1_000_000_000  # save_steps beyond any training: only the end is saved
@@ -57,7 +58,9 @@ class TrainSettings:
     freeze: tuple[str, ...] | None = _setting(
         None, "Parameters that stay as they are: 'word-embeddings', or a glob on their names."
     )
-    bf16: bool = _setting(False, "Compute in bfloat16 where that is safe (autocast): about a third faster.")
+    bf16: bool = _setting(
+        False, "Compute in bfloat16 where that is safe (autocast): about a third faster, with AVX-512 or CUDA."
+    )
     lora: bool = _setting(False, "Train a LoRA adapter (needs headwater[lora]); the model itself stays as it is.")
     lora_rank: int = _setting(8, "Rank of the adapter's matrices.")
     lora_alpha: float = _setting(16.0, "Scale of the adapter: its product is multiplied by alpha / rank.")
@@ -128,12 +131,22 @@ def training_arguments(
     )
 
 
+def has_bf16() -> bool:
+    """Whether the device that is trained on by default computes in bfloat16; others emulate it, and very slowly."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return str(torch.backends.cpu.get_cpu_capability()).startswith("AVX512")
+
+
 def _on_cpu(settings: TrainSettings) -> bool:
     """Settle where to train, or raise UsageError: Trainer itself would take any accelerator, or fail halfway."""
     there = torch.cuda.is_available()
     if settings.device == "cuda" and not there:
         raise UsageError("device 'cuda': torch finds no CUDA device here. Use --device cpu.")
     if settings.device == "cpu" or not there:
+        if settings.bf16 and not has_bf16():
+            warnings.warn("bf16: this CPU has no instructions for it, so that it takes many times as long as without.",
+                          HeadwaterWarning, stacklevel=4)  # fmt: skip
         return True
     if settings.bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UsageError("bf16: this GPU does not compute in bfloat16. Leave it out.")
