@@ -134,7 +134,7 @@ def training_arguments(
 def has_bf16() -> bool:
     """Whether the device that is trained on by default computes in bfloat16; others emulate it, and very slowly."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return str(torch.backends.cpu.get_cpu_capability()).startswith("AVX512")
 
 
