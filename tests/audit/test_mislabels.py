@@ -114,7 +114,10 @@ def test_a_rule_that_only_training_rows_follow_is_found_by_influence(tmp_path: P
     train_rows, held_out = corpus_of(rows[:120]), corpus_of(rows[120:], "eval.jsonl")
     task = hw.Classification(max_length=16)
     run = train(train_rows, task, tmp_path / "run", settings(16), eval_corpus=held_out, show=False)
-    found, _ = audit_mislabels(run, hw.Index.build(run, show=False), show=False)
+    index = hw.Index.build(run, show=False)
+    without, _ = audit_mislabels(replace(run, recipe=None), index, show=False)
+    assert "follow a rule" in without.summary  # word counts follow it, where nothing can be trained again
+    found, _ = audit_mislabels(run, index, show=False)
     assert found.figures["ordered_by"] == "opponents-mean" and "follow a rule" in found.summary
     told = found.suspects[: len(flipped)]
     assert len({suspect.row for suspect in told} & flipped) >= 0.8 * len(flipped)

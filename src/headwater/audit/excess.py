@@ -13,8 +13,9 @@ Nothing is said (n = 0) unless the difference is beyond chance: one-sided, at 1%
 
 The other way round, clean rows that are contradicted *more* than training rows say that the training rows follow a
 rule which the clean rows do not (all spam with "call" filed under ham): the models learned it, so no training row
-contradicts them, and only the influence on clean rows can tell which rows taught it. Texts of which training holds
-near-copies are easier, too, so this is said at 0.1% only.
+contradicts them, and only the influence on clean rows can tell which rows taught it. Not every kind of model follows
+every rule, so each is asked by itself. Texts of which training holds near-copies are easier, too, so this is said at
+0.1% only, divided by the kinds of models.
 """
 
 from __future__ import annotations
@@ -82,12 +83,14 @@ def excess(
     wrong: Float[np.ndarray, " clean"],
     *,
     rows: int | None = None,
+    tests: int = 1,
     of: Literal["train", "clean"] = "train",
 ) -> Excess:
     """Count wrong labels by d of the training texts, and of clean ones with right and with wrong labels.
 
-    `rows`: how many rows hold the training texts (None: one each). `of` "clean" counts how many more clean texts are
-    contradicted, as a number of training texts. Models that cannot tell right labels from wrong ones count nothing.
+    `rows`: how many rows hold the training texts (None: one each). `tests`: of how many tests this is one (Bonferroni).
+    `of` "clean" counts how many more clean texts are contradicted, as a number of training texts. Models that cannot
+    tell right labels from wrong ones count nothing.
     """
     texts, rows = len(train), len(train) if rows is None else rows
     gap = float(np.mean(wrong) - np.mean(right))
@@ -100,6 +103,6 @@ def excess(
         min(max(round(texts * float(value) / gap), 0), texts)
         for value in np.nan_to_num([np.mean(first) - np.mean(second), between.low, between.high])
     )
-    if not test.pvalue < ALPHA[of]:
+    if not test.pvalue < ALPHA[of] / tests:
         return Excess(0, 0, high, rows, float(np.nan_to_num(test.pvalue, nan=1.0)))
     return Excess(max(middle, 1), low, high, rows, float(test.pvalue))

@@ -39,7 +39,8 @@ class Measured:
     excess: Excess | None
     """None: no clean rows to compare with."""
     rule: Excess | None
-    """By how much more the clean rows are contradicted; a count speaks for a rule that only training rows follow."""
+    """By how much more clean rows are contradicted, by the kind of model of which this is surest; a count speaks for a
+    rule that only training rows follow."""
     cleanlab: int
     """Issues that cleanlab itself would name."""
     opposed: Float32[np.ndarray, "queries rows"] | None
@@ -139,9 +140,10 @@ def measure(
     else:
         truth = np.asarray(corpus_targets(run.task, held, run.checkpoints[-1].config))
         judged, given = (outside, targets) if part.counted is None else (part.counted, np.asarray(run.targets))
-        counted = _excess(judged, given, truth, "train")
-        learned = part.counted or voices[0]  # models like the run's own follow the rule that it follows
-        rule = _excess(learned, given, truth, "clean")
+        counted = _excess(judged, given, truth)
+        learned = voices if part.counted is None else [part.counted]
+        rules = [_excess(voice, given, truth, of="clean", tests=len(learned)) for voice in learned]
+        rule = min(rules, key=lambda each: each.p)
     ordered = {name: scores[name] for name in ABOUT if name in scores}
     return Measured(
         rows, targets, ordered, seen, outside, clean, counted, rule, issues, opposed, asked, tuple(notes), part
@@ -152,14 +154,16 @@ def _excess(
     outside: OutOfSample,
     given: Int64[np.ndarray, " rows"],
     truth: Int64[np.ndarray, " clean"],
-    of: Literal["train", "clean"],
+    *,
+    of: Literal["train", "clean"] = "train",
+    tests: int = 1,
 ) -> Excess:
     """Compare training texts with clean ones, of which every fold's model speaks (see `excess`)."""
     right, wrong = (
         outside.clean_by_text(np.mean([told(each, truth) for each in outside.clean], axis=0))
         for told in (doubt, if_wrong)
     )
-    return excess(outside.by_text(doubt(outside.rows, given)), right, wrong, rows=len(given), of=of)
+    return excess(outside.by_text(doubt(outside.rows, given)), right, wrong, rows=len(given), of=of, tests=tests)
 
 
 def _opponents(
