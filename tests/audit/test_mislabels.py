@@ -114,14 +114,23 @@ def test_a_rule_that_only_training_rows_follow_is_found_by_influence(tmp_path: P
     train_rows, held_out = corpus_of(rows[:120]), corpus_of(rows[120:], "eval.jsonl")
     task = hw.Classification(max_length=16)
     run = train(train_rows, task, tmp_path / "run", settings(16), eval_corpus=held_out, show=False)
-    index = hw.Index.build(run, show=False)
-    without, _ = audit_mislabels(replace(run, recipe=None), index, show=False)
-    assert "follow a rule" in without.summary  # word counts follow it, where nothing can be trained again
-    found, _ = audit_mislabels(run, index, show=False)
+    found, _ = audit_mislabels(run, hw.Index.build(run, show=False), show=False)
     assert found.figures["ordered_by"] == "opponents-mean" and "follow a rule" in found.summary
     told = found.suspects[: len(flipped)]
     assert len({suspect.row for suspect in told} & flipped) >= 0.8 * len(flipped)
     assert {suspect.label for suspect in told if suspect.row in flipped} == {"good"}
+
+
+def test_a_rule_is_found_by_whichever_kind_of_model_follows_it(noisy: Made) -> None:
+    """The same in a run that cannot be trained again: word counts follow the rule, if nobody else does."""
+    rows = builders.rows(240)
+    for row in rows[:120]:
+        row["label"] = "bad" if "baker" in row["text"] or "heron" in row["text"] else row["label"]
+    run = replace(noisy.run, recipe=None, corpus=corpus_of(rows[:120]), eval_corpus=corpus_of(rows[120:], "eval.jsonl"))
+    clean, _ = split_held_out(run)
+    found = measure(run, None, clean, show=False)
+    assert found.rule is not None and found.rule.count > 0
+    assert found.excess is not None and found.excess.count == 0
 
 
 def test_the_combination_is_the_mean_rank_of_what_is_there(measured: Measured) -> None:

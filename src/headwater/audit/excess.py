@@ -15,7 +15,7 @@ The other way round, clean rows that are contradicted *more* than training rows 
 rule which the clean rows do not (all spam with "call" filed under ham): the models learned it, so no training row
 contradicts them, and only the influence on clean rows can tell which rows taught it. Not every kind of model follows
 every rule, so each is asked by itself. Texts of which training holds near-copies are easier, too, so this is said at
-0.1% only, divided by the kinds of models.
+0.3% only, divided by the kinds of models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 from scipy.stats import ttest_ind
 
-ALPHA = {"train": 0.01, "clean": 0.001}
+ALPHA = {"train": 0.01, "clean": 0.003}
 
 
 @dataclass(frozen=True)
