@@ -10,7 +10,7 @@ from playwright.sync_api import sync_playwright
 
 PAGES = {
     "predictions": "/predictions?which=wrong",
-    "why": "/why?row=3",
+    "why": "/why?row=379",
     "corpus": "/corpus",
     "row": "/corpus/37",
     "words": "/words?label=spam",

@@ -130,6 +130,7 @@ def environment_of(*folders: Path) -> Environment:
     environment.filters["spelled"] = lambda value: spelled(str(value))
     environment.filters["units16"] = lambda text: len(text.encode("utf-16-le")) // 2
     environment.filters["plural"] = plural
+    environment.filters["pushed"] = lambda value: f"{value:+.3g}".replace("-", "−")
     environment.filters["direction"] = _direction
     environment.globals["pack"] = pack.pack
     return environment
