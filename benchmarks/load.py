@@ -184,7 +184,8 @@ def typed_url(chooser: random.Random) -> str:
 
 async def get(client: Any, url: str) -> Any:
     """Open a page as a browser does: one that is still being made is followed until it comes."""
-    while (answer := await client.get(url)).status_code == 202:
+    address = url
+    while (answer := await client.get(address, follow_redirects=True)).status_code == 202:
         name = answer.text.split('data-watch="')[1].split('"')[0]
         while True:
             told = await client.get(f"/api/work/{name}")
@@ -193,6 +194,7 @@ async def get(client: Any, url: str) -> Any:
             if told.json()["state"] in ("done", "unknown"):
                 break
             await asyncio.sleep(LOOK)
+        address = f"{url}{'&' if '?' in url else '?'}watch={name}"
     return answer
 
 
