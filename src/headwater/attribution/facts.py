@@ -84,16 +84,16 @@ def notes_of(
             rows = "No training row" if _keeps_all(question) else "Of what this index keeps of its rows, none"
             none = f"{rows} shares a word with"
         notes.append(f"{none} this text, so no row has a score.")
-        notes += _never_held(question, query)
+        notes += _never_pushed(question, query)
     elif len(taken.rows) and (taken.train_tokens == NO_TOKEN).all():
         notes.append(f"{method.name} scores whole texts here: no word of theirs has a score of its own.")
     elif method.need == "tokens" and proponents and all(_special(influence) for influence in proponents):
         notes.append("This text shares only special tokens with these rows: no word of theirs speaks for them.")
-        notes += _never_held(question, query)
+        notes += _never_pushed(question, query)
     return tuple(notes)
 
 
-def _never_held(question: AskedQuestion, query: Query) -> list[str]:
+def _never_pushed(question: AskedQuestion, query: Query) -> list[str]:
     """Name the words of a query that no training row pushed anything through. Nothing where the index left words out.
 
     A row may hold such a word all the same: one without a gradient, as the last token of a text that no end follows.

@@ -34,8 +34,8 @@ from headwater.training import retrain
 
 WHAT = "mislabels"
 WITH_REASONS = 200  # suspects that are told with queries, words and nearest rows
-_BACKWARD = 3  # times as long as reading a row takes it to be read and asked for gradients
 _AT_ONCE = 25  # of them, between two looks at the clock
+_BACKWARD = 3  # times as long as reading a row takes it to be read and asked for gradients
 RULE_LISTED = 50
 """Suspects of a wrong rule: influence alone is right at the top of its list and not far down, so few are suggested."""
 
@@ -172,19 +172,19 @@ def listed(
     reasons, told = _reasons(run, index, found, found.rows[order[:WITH_REASONS]].tolist(), left)
     notes = (*notes, *told)
     suspects = []
+    names, labels = run.id2label, {name: spelled(run, name) for name in run.label2id}
     for place in order:
         row = int(found.rows[place])
         best = int(found.outside.rows[place].argmax()) if leads == "combined" else _hurt_label(run, found, int(place))
         wrong = best != found.targets[place]
         reason = reasons.get(row)
         sure = (None, None) if calibrated is None else calibrated.confidence(float(found.scores[leads][place]))
-        names = run.id2label
         suspects.append(
             Suspect(
                 row,
                 "relabel" if wrong else "delete",
                 float(found.scores[leads][place]),
-                label=spelled(run, names[best]) if wrong else None,
+                label=labels[names[best]] if wrong else None,
                 percentiles={name: float(share[place]) for name, share in shares.items()},
                 group=f"{run.corpus[row].label} → {names[best]}" if wrong else None,
                 words=() if reason is None else reason.words,

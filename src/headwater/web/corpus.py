@@ -133,7 +133,7 @@ async def corpus_row(request: Request, bench: Bench, row: Number) -> HTMLRespons
         here="/corpus",
         known=known,
         rows=len(bench.index),
-        labels=class_labels(bench.index.run),
+        labels=class_labels(run),
         mendable=mendable(run, row),
     )
 
